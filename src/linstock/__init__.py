@@ -1,0 +1,26 @@
+"""linstock carries models between PyTorch and Flax.
+
+`linstock.to_linen` turns a `torch.nn.Module` into readable Linen source and converted variables;
+`linstock.linen` is the Linen module system on plain JAX. Importing this package imports neither.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from linstock.bridge import to_linen as to_linen
+
+__version__ = "0.1.0"
+
+_FROM_BRIDGE = frozenset({"to_linen"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_BRIDGE:
+        from linstock import bridge
+
+        return getattr(bridge, name)
+    raise AttributeError(f"module `linstock` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_BRIDGE})
