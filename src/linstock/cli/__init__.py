@@ -1,0 +1,3 @@
+"""The `linstock` command."""
+
+from ._main import main as main

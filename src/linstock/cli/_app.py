@@ -1,0 +1,116 @@
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+import linstock
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Carries models between PyTorch and Flax.",
+)
+
+_SPEC_HELP = """What to convert: `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY` (which
+save_pretrained wrote), `transformers:MODEL_TYPE` (its default configuration),
+`path/to/file.py:NAME` or `package.module:NAME`, where NAME is an nn.Module class without
+arguments, a module object, or a function that returns a module or (module, args, kwargs)."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"linstock {linstock.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def convert(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=_SPEC_HELP)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="INPUT",
+            help="An example input such as f32[1,3,224,224] or input_ids=i64[1,16]; repeatable. "
+            "Dtypes: f16 bf16 f32 f64 i8 i16 i32 i64 u8 bool.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A safetensors file or torch checkpoint to load into the model."
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Download the library's own weights.")
+    ] = False,
+    runtime: Annotated[
+        Literal["flax", "linstock"], typer.Option(help="Whose Linen the written file imports.")
+    ] = "flax",
+    layout: Annotated[
+        Literal["channels_last", "torch"],
+        typer.Option(help="The order of an image's axes: Flax's or PyTorch's."),
+    ] = "channels_last",
+    static: Annotated[
+        bool, typer.Option("--static", help="Keep the example's sizes instead of dynamic ones.")
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare the two sides.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder if it exists.")
+    ] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the stack of an error too.")
+    ] = False,
+) -> None:
+    """Turn a PyTorch model into Linen source and weights, and compare the two.
+
+    Exit status: 0 when both sides agree (or were not compared, with --no-verify), 1 when they
+    were written but do not agree, 2 when nothing was written.
+    """
+    from linstock.bridge import ConversionError
+
+    from ._convert import Request, run_convert
+    from ._show import show_defect, show_error
+
+    request = Request(
+        spec=spec,
+        output=output,
+        inputs=tuple(inputs or ()),
+        weights=weights,
+        pretrained=pretrained,
+        runtime=runtime,
+        layout=layout,
+        static=static,
+        verify=not no_verify,
+        force=force,
+    )
+    try:
+        status = run_convert(request, Console(highlight=False))
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exception(error, file=sys.stderr)
+        show = show_error if isinstance(error, ConversionError) else show_defect
+        show(error)
+        status = 2
+    raise typer.Exit(status)

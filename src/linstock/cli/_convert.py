@@ -1,0 +1,126 @@
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from linstock.bridge import ConversionError
+
+from ._errors import SpecError, import_library
+from ._inputs import Example, parse_input, sample_inputs
+from ._loaded import LoadedModel
+from ._show import StepLines, show_report, show_written
+from ._specs import load_spec
+from ._weights import load_weights
+
+if TYPE_CHECKING:
+    from linstock.bridge import Conversion
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked `linstock convert` for; the fields are its options."""
+
+    spec: str
+    output: Path
+    inputs: tuple[str, ...] = ()
+    weights: Path | None = None
+    pretrained: bool = False
+    runtime: Literal["flax", "linstock"] = "flax"
+    layout: Literal["channels_last", "torch"] = "channels_last"
+    static: bool = False
+    verify: bool = True
+    force: bool = False
+
+
+def run_convert(request: Request, console: Console) -> int:
+    """Converts, reports and writes.
+
+    Returns:
+        The exit status: 0, or 1 where both sides were compared and do not agree.
+
+    Raises:
+        SpecError: The request itself is at fault.
+        ConversionError: The model cannot be converted.
+    """
+    _check_request(request)
+    import_library("torch", request.spec)
+    from linstock.bridge import to_linen
+
+    with StepLines(console) as steps:
+        steps.begin("load")
+        loaded, example = _load(request)
+        conversion = to_linen(
+            loaded.model,
+            args=example.args,
+            kwargs=example.kwargs or {},
+            runtime=request.runtime,
+            layout=request.layout,
+            dynamic=not request.static,
+            verify=request.verify,
+            on_step=steps.begin,
+        )
+    show_report(console, conversion.report, loaded.notes)
+    _save(conversion, request)
+    show_written(console, request.output)
+    return 1 if conversion.report.verified and not conversion.report.ok else 0
+
+
+def _check_request(request: Request) -> None:
+    """Finds what is wrong before minutes are spent on the model."""
+    if request.weights is not None and request.pretrained:
+        raise SpecError(
+            "`--weights` and `--pretrained` both say where the weights come from.",
+            todo="keep one of the two",
+        )
+    if request.output.exists() and not request.output.is_dir():
+        raise SpecError(
+            f"`-o {request.output}` is a file.", todo="name a folder that does not exist yet"
+        )
+    if not request.force and request.output.is_dir() and any(request.output.iterdir()):
+        raise SpecError(
+            f"`-o {request.output}` exists already and is not empty.",
+            todo="name another folder, or add `--force` to replace what linstock wrote there",
+        )
+
+
+def _load(request: Request) -> tuple[LoadedModel, Example]:
+    specs = [parse_input(text) for text in request.inputs]
+    loaded = load_spec(request.spec, pretrained=request.pretrained)
+    if request.weights is not None:
+        notes = load_weights(loaded.model, request.weights)
+        loaded = LoadedModel(loaded.model, loaded.example, (*loaded.notes, *notes))
+    if specs:
+        return loaded, sample_inputs(specs, loaded.model)
+    if loaded.example is None:
+        raise _ask_for_inputs(request.spec, loaded)
+    return loaded, loaded.example
+
+
+def _save(conversion: "Conversion", request: Request) -> None:
+    try:
+        conversion.save(request.output, force=request.force)
+    except ConversionError:
+        raise
+    except OSError as error:
+        raise SpecError(
+            f"`-o {request.output}` cannot be written.",
+            why=str(error),
+            todo="name a folder that you may write",
+        ) from error
+
+
+def _ask_for_inputs(spec: str, loaded: LoadedModel) -> SpecError:
+    forward = f"{type(loaded.model).__name__}.forward"
+    parameters: Iterable[inspect.Parameter] = inspect.signature(
+        loaded.model.forward
+    ).parameters.values()
+    shown = ", ".join(p.name for p in parameters if p.default is p.empty)
+    return SpecError(
+        f"`{spec}` implies no example inputs.",
+        why=f"`{forward}` takes ({shown}), and their shapes stand nowhere",
+        todo="add one `--input` for each, as in `--input 'f32[1,3,224,224]'`, "
+        "or name a function that returns `(module, args, kwargs)`",
+    )

@@ -1,0 +1,139 @@
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from ._errors import SpecError
+
+if TYPE_CHECKING:
+    from linstock.bridge import Report
+
+_DESCRIPTIONS = {
+    "load": "the model and its example inputs",
+    "capture": "the model as a graph of ATen ops",
+    "lower": "each op to JAX and Linen",
+    "emit": "the source",
+    "port": "the weights",
+    "verify": "both sides on the same inputs",
+}
+
+
+class StepLines:
+    """Prints one line for each step that has ended, and what is under way on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        """Prints to `console`."""
+        self._console = console
+        self._status: Status | None = None
+        self._current = ""
+        self._begun = 0.0
+
+    def __enter__(self) -> "StepLines":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(failed=error is not None)
+
+    def begin(self, step: str) -> None:
+        """Ends the step before, and begins `step`."""
+        self._end(failed=False)
+        self._current, self._begun = step, perf_counter()
+        if self._console.is_terminal:
+            self._status = self._console.status(_describe(step))
+            self._status.start()
+
+    def _end(self, *, failed: bool) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._current:
+            seconds = perf_counter() - self._begun
+            ending = Text("  failed", "bold red") if failed else Text()
+            line = f"{seconds:7.2f} s  {_describe(self._current)}"
+            self._console.print(Text(line).append_text(ending), soft_wrap=True)
+        self._current = ""
+
+
+def _describe(step: str) -> str:
+    return f"{step:<8} {_DESCRIPTIONS.get(step, '')}".rstrip()
+
+
+def show_report(console: Console, report: "Report", notes: Iterable[str]) -> None:
+    """Prints what was compared, the seconds, the notes and the verdict."""
+    if report.verified:
+        console.print(_tabulate_outputs(report))
+    steps = " · ".join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
+    console.print(f"seconds: {steps}", soft_wrap=True)
+    for note in [*notes, *report.notes]:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    console.print(_judge(report), soft_wrap=True)
+
+
+def _tabulate_outputs(report: "Report") -> Table:
+    table = Table("output", "shape")
+    for title in ("max abs, float32", "max rel, float32", "max abs, float64", "max rel, float64"):
+        table.add_column(title, justify="right")
+    for output in report.outputs:
+        errors = (output.max_abs, output.max_rel, output.max_abs64, output.max_rel64)
+        shape = "x".join(map(str, output.shape)) or "scalar"
+        table.add_row(Text(output.name), shape, *map(_format_error, errors))
+    return table
+
+
+def _format_error(error: float | None) -> str:
+    return "—" if error is None else f"{error:.1e}"
+
+
+def _judge(report: "Report") -> Text:
+    if not report.verified:
+        return Text("not verified, as asked", "yellow")
+    if report.ok:
+        return Text("verified: both sides agree", "bold green")
+    return Text("verification failed: the two sides do not agree", "bold red")
+
+
+def show_written(console: Console, folder: Path) -> None:
+    """Prints the files of the written folder with their sizes."""
+    console.print(f"wrote {folder}", soft_wrap=True, markup=False)
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        console.print(f"  {path.name:<20} {_format_size(path)}", soft_wrap=True, markup=False)
+
+
+def _format_size(path: Path) -> str:
+    if path.suffix == ".py":
+        return f"{len(path.read_text(encoding='utf-8').splitlines())} lines"
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def show_error(error: Exception) -> None:
+    """Prints the message of an error to stderr."""
+    console = Console(file=sys.stderr, highlight=False)
+    message = Text("error: ", "bold red").append(str(error), "not bold default")
+    console.print(message, soft_wrap=True)
+
+
+def show_defect(error: Exception) -> None:
+    """Prints, as an error, an exception that linstock should have put into words."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    show_error(
+        SpecError(
+            f"linstock stopped at `{type(error).__name__}`: {error}",
+            where=f"{frame.filename}:{frame.lineno}",
+            why="this is a defect of linstock, which should have said what is wrong",
+            todo="run again with `--traceback`, and report what it prints",
+        )
+    )
