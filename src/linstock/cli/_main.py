@@ -6,10 +6,11 @@ def main() -> None:
     try:
         from ._app import app
     except ModuleNotFoundError as error:
-        if error.name not in {"typer", "rich"}:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"typer", "rich"}:
             raise
         print(
-            f"error: the `linstock` command needs `{error.name}`, which is not installed.\n"
+            f"error: the `linstock` command needs `{missing}`, which is not installed.\n"
             "  do: run `pip install 'linstock[torch]'`",
             file=sys.stderr,
         )

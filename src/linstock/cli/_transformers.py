@@ -28,10 +28,17 @@ def load_transformers(name: str, pretrained: bool) -> LoadedModel:
         model, notes = _build_default(name), ()
     else:
         raise _refuse(name, folder)
-    if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False
-        notes = (*notes, "`use_cache` is off: no key-value cache is returned")
-    return LoadedModel(model.eval(), imply_example(model), notes)
+    return LoadedModel(model.eval(), imply_example(model), (*notes, *_turn_cache_off(model.config)))
+
+
+def _turn_cache_off(config: Any) -> tuple[str, ...]:
+    """Spares the graph the key-value cache, which is no plain tensor."""
+    if not getattr(config, "use_cache", False):
+        return ()
+    config.use_cache = False
+    # An encoder has the setting too, and returns no cache either way.
+    returns_cache = getattr(config, "is_decoder", True) or config.is_encoder_decoder
+    return ("`use_cache` is off: no key-value cache is returned",) if returns_cache else ()
 
 
 def _refuse(name: str, folder: Path) -> SpecError:

@@ -1,0 +1,78 @@
+"""What a user reads who got something wrong: the whole message, word for word."""
+
+import pytest
+
+CASES = {
+    "no colon": (
+        ["convert", "resnet18", "-o", "out"],
+        """\
+error: `resnet18` is no SPEC.
+  why: a SPEC is `torchvision:NAME`, `timm:NAME`, `transformers:DIRECTORY`, \
+`transformers:MODEL_TYPE`, `path/to/file.py:NAME` or `package.module:NAME`
+  do: name its origin, as in `torchvision:resnet18`
+""",
+    ),
+    "an unknown model": (
+        ["convert", "torchvision:resnet81", "-o", "out"],
+        """\
+error: `torchvision:resnet81` names no model of torchvision.
+  why: the nearest names are `resnet18`, `resnet152`, `resnet101`, `resnet50`
+  do: list them with `python -c "import torchvision; print(torchvision.models.list_models())"`
+""",
+    ),
+    "no inputs": (
+        ["convert", "net.py:Net", "-o", "out"],
+        """\
+error: `net.py:Net` implies no example inputs.
+  why: `Net.forward` takes (x), and their shapes stand nowhere
+  do: add one `--input` for each, as in `--input 'f32[1,3,224,224]'`, or name a function that \
+returns `(module, args, kwargs)`
+""",
+    ),
+    "a dtype in full": (
+        ["convert", "net.py:Net", "-o", "out", "--input", "float32[1,4]"],
+        """\
+error: `--input 'float32[1,4]'` has the unknown dtype `float32`.
+  why: the dtypes are f16, bf16, f32, f64, i8, i16, i32, i64, u8, bool
+  do: write `f32`
+""",
+    ),
+    "a constructor with arguments": (
+        ["convert", "net.py:Sized", "-o", "out"],
+        """\
+error: `net.py:Sized` cannot be called without arguments.
+  why: it needs `size`
+  do: write a function without parameters that returns a module or `(module, args, kwargs)`, \
+and name that
+""",
+    ),
+    "two origins of the weights": (
+        ["convert", "net.py:Net", "-o", "out", "--weights", "w.pt", "--pretrained"],
+        """\
+error: `--weights` and `--pretrained` both say where the weights come from.
+  do: keep one of the two
+""",
+    ),
+    "an output that exists": (
+        ["convert", "net.py:Net", "-o", "."],
+        """\
+error: `-o .` exists already and is not empty.
+  do: name another folder, or add `--force` to replace what linstock wrote there
+""",
+    ),
+    "an output that is a file": (
+        ["convert", "net.py:Net", "-o", "net.py", "--force"],
+        """\
+error: `-o net.py` is a file.
+  do: name a folder that does not exist yet
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), CASES.values(), ids=CASES)
+def test_bad_input_gives_one_message_and_status_2(run, folder, arguments, message):
+    result = run(*arguments)
+    assert result.stderr == message
+    assert result.exit_code == 2
+    assert {path.name for path in folder.iterdir()} <= {"net.py", "__pycache__"}

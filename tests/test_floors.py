@@ -1,0 +1,148 @@
+"""The floors of `docs/architecture.md`: imports point down only, and heavy ones wait for their use."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "linstock"
+FILES = sorted(SRC.rglob("*.py"))
+
+FLOORS = {
+    "errors": 0,
+    "typing": 0,
+    "core": 1,
+    "struct": 1,
+    "traverse_util": 1,
+    "linen": 2,
+    "bridge": 3,
+    "cli": 4,
+    # The package and its `python -m` may name what stands highest; nothing below imports them back.
+    "__init__": 5,
+    "__main__": 5,
+}
+
+# What each floor may import besides the standard library and the floors below it.
+LIBRARIES = {
+    0: {"jax", "numpy"},
+    1: {"jax", "numpy"},
+    2: {"jax", "numpy"},
+    3: {"jax", "jaxlib", "numpy", "torch", "safetensors"},
+    4: {"torch", "torchvision", "timm", "transformers", "safetensors", "typer", "rich"},
+    5: set(),
+}
+
+
+def locate(path):
+    """The dotted name of a file, such as `linstock.linen._module`."""
+    return ".".join(["linstock", *path.relative_to(SRC).with_suffix("").parts])
+
+
+def find_floor(name):
+    part = (name.split(".") + ["__init__"])[1]
+    assert part in FLOORS, f"`{name}` stands on no floor; give it one in `FLOORS`"
+    return FLOORS[part]
+
+
+def resolve(node, name):
+    """The absolute names that one import statement in the module `name` imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        package = name.split(".")[: -node.level]
+        base = ".".join([*package, base]).rstrip(".")
+    if base == "linstock":
+        known = [a.name for a in node.names if a.name in FLOORS]
+        return [f"linstock.{n}" for n in known] or ["linstock"]
+    return [base]
+
+
+def list_imports(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found += [(node.lineno, name) for name in resolve(node, locate(path))]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=locate)
+def test_imports_point_down_only(path):
+    floor = find_floor(locate(path))
+    upward = [
+        f"{path}:{line} imports `{name}`"
+        for line, name in list_imports(path)
+        if name.startswith("linstock.") and find_floor(name) > floor
+    ]
+    assert not upward
+
+
+def test_neighbors_on_one_floor_do_not_import_each_other_in_a_circle():
+    graph = {}
+    for path in FILES:
+        own = locate(path).split(".")[1]
+        targets = {n.split(".")[1] for _, n in list_imports(path) if n.startswith("linstock.")}
+        graph.setdefault(own, set()).update(targets - {own})
+
+    def visit(part, road):
+        assert part not in road, " -> ".join([*road, part])
+        for target in graph.get(part, ()):
+            visit(target, [*road, part])
+
+    for part in graph:
+        visit(part, [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=locate)
+def test_each_floor_imports_only_its_libraries(path):
+    allowed = LIBRARIES[find_floor(locate(path))] | sys.stdlib_module_names | {"linstock"}
+    foreign = [
+        f"{path}:{line} imports `{name}`"
+        for line, name in list_imports(path)
+        if name.split(".")[0] not in allowed
+    ]
+    assert not foreign
+
+
+def test_flax_is_never_imported():
+    importers = [
+        f"{path}:{line}"
+        for path in FILES
+        for line, name in list_imports(path)
+        if name.split(".")[0] == "flax"
+    ]
+    assert not importers
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import linstock", ["jax", "torch", "flax", "rich", "typer"]),
+        ("import linstock.linen", ["torch", "flax", "rich", "typer", "safetensors"]),
+        ("import linstock.bridge", ["torch", "flax", "rich", "typer"]),
+        ("import linstock.cli._app", ["torch", "flax", "jax"]),
+    ],
+)
+def test_a_module_loads_nothing_heavier_than_it_needs(statement, absent):
+    code = f"{statement}; import sys; print(*(n for n in {absent} if n in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def test_to_linen_is_the_bridges():
+    import linstock
+    from linstock import bridge
+
+    assert linstock.to_linen is bridge.to_linen
+    assert "to_linen" in dir(linstock)
+
+
+def test_a_name_that_the_package_lacks_is_an_attribute_error():
+    import linstock
+
+    with pytest.raises(AttributeError, match="no attribute `to_flax`"):
+        linstock.to_flax  # noqa: B018  # the access is what is tested
