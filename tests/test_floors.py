@@ -1,4 +1,4 @@
-"""The floors of `docs/architecture.md`: imports point down only, and heavy ones wait for their use."""
+"""The floors of `docs/architecture.md`: imports point down only, heavy ones come at their use."""
 
 import ast
 import subprocess
@@ -29,7 +29,8 @@ LIBRARIES = {
     0: {"jax", "numpy"},
     1: {"jax", "numpy"},
     2: {"jax", "numpy"},
-    3: {"jax", "jaxlib", "numpy", "torch", "safetensors"},
+    # ml_dtypes comes with jax, sympy with torch.
+    3: {"jax", "jaxlib", "numpy", "ml_dtypes", "torch", "sympy", "safetensors"},
     4: {"torch", "torchvision", "timm", "transformers", "safetensors", "typer", "rich"},
     5: set(),
 }
@@ -41,7 +42,7 @@ def locate(path):
 
 
 def find_floor(name):
-    part = (name.split(".") + ["__init__"])[1]
+    part = [*name.split("."), "__init__"][1]
     assert part in FLOORS, f"`{name}` stands on no floor; give it one in `FLOORS`"
     return FLOORS[part]
 
