@@ -139,7 +139,7 @@ def _bound_ids(name: str, model: "nn.Module") -> int:
     """The number that every whole number of the input `name` stays below."""
     from torch import nn
 
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if "token_type" in name:
         return int(getattr(config, "type_vocab_size", 1) or 1)
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config

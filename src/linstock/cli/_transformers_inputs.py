@@ -1,5 +1,5 @@
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._inputs import Example, InputSpec, sample_inputs
@@ -12,6 +12,7 @@ _IMAGE_SIZE = 224
 _FRAMES = 16
 _AUDIO_SAMPLES = 16_000
 _SPECTROGRAM_LENGTH = 128
+_MEL_BINS = 80
 
 
 def imply_example(model: "nn.Module") -> Example | None:
@@ -46,44 +47,52 @@ def _imply_tokens(config: Any) -> InputSpec:
 
 def _imply_image(config: Any) -> InputSpec:
     vision = getattr(config, "vision_config", config)
-    size = getattr(vision, "image_size", None) or _IMAGE_SIZE
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _pair(_read(vision, "image_size", default=_IMAGE_SIZE))
     frames = (vision.num_frames,) if hasattr(vision, "num_frames") else ()
-    channels = getattr(vision, "num_channels", 3)
+    channels = _read(vision, "num_channels", default=3)
     return InputSpec("f32", (1, *frames, channels, height, width), "pixel_values")
 
 
 def _imply_video(config: Any) -> InputSpec:
-    size = getattr(config, "image_size", None) or getattr(config, "crop_size", _IMAGE_SIZE)
-    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", _FRAMES)
-    channels = getattr(config, "num_channels", None) or getattr(config, "in_chans", 3)
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _pair(_read(config, "image_size", "crop_size", default=_IMAGE_SIZE))
+    frames = _read(config, "num_frames", "frames_per_clip", default=_FRAMES)
+    channels = _read(config, "num_channels", "in_chans", default=3)
     return InputSpec("f32", (1, frames, channels, height, width), "pixel_values_videos")
 
 
 def _imply_audio(config: Any) -> InputSpec:
     if hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
         return InputSpec("f32", (1, config.max_length, config.num_mel_bins), "input_values")
-    channels = getattr(config, "audio_channels", None)
-    leading = (1,) if channels is None else (1, channels)
-    return InputSpec("f32", (*leading, _AUDIO_SAMPLES), "input_values")
+    channels = (config.audio_channels,) if hasattr(config, "audio_channels") else ()
+    return InputSpec("f32", (1, *channels, _AUDIO_SAMPLES), "input_values")
 
 
 def _imply_spectrogram(config: Any) -> InputSpec:
-    bins = getattr(config, "num_mel_bins", None)
-    # Whisper reads the whole window, at two frames for each position.
-    if bins is not None and hasattr(config, "max_source_positions"):
-        if config.model_type == "speech_to_text":
-            return InputSpec("f32", (1, _SPECTROGRAM_LENGTH, bins), "input_features")
-        return InputSpec("f32", (1, bins, 2 * config.max_source_positions), "input_features")
-    bins = bins or getattr(config, "feature_projection_input_dim", None)
-    bins = bins or getattr(config, "input_feat_per_channel", 80)
+    if config.model_type == "whisper":
+        # Whisper reads its whole window, at two frames for each position.
+        shape = (1, config.num_mel_bins, 2 * config.max_source_positions)
+        return InputSpec("f32", shape, "input_features")
+    names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
+    bins = _read(config, *names, default=_MEL_BINS)
     return InputSpec("f32", (1, _SPECTROGRAM_LENGTH, bins), "input_features")
 
 
 def _imply_series(config: Any) -> InputSpec:
-    channels = getattr(config, "num_input_channels", 1)
+    channels = _read(config, "num_input_channels", default=1)
     return InputSpec("f32", (1, config.context_length, channels), "past_values")
+
+
+def _read(config: Any, *names: str, default: int) -> Any:
+    """The first of the settings that the configuration has and that is set."""
+    found = (getattr(config, name, None) for name in names)
+    return next((value for value in found if value), default)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
 
 
 _MAIN_INPUTS: dict[str, Callable[[Any], InputSpec]] = {
