@@ -1,0 +1,103 @@
+"""Filters say which collections, or which rng streams, something applies to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection as Container
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from linstock import errors
+
+
+@dataclasses.dataclass(frozen=True, eq=True)
+class DenyList:
+    """The filter that takes everything except what `deny` takes.
+
+    Args:
+        deny: a filter; `DenyList("params")` stands for all collections but `params`.
+    """
+
+    deny: bool | str | Container[str] | DenyList
+
+
+CollectionFilter: TypeAlias = bool | str | Container[str] | DenyList
+PRNGSequenceFilter: TypeAlias = CollectionFilter
+
+
+def in_filter(filter_like: CollectionFilter, name: str) -> bool:
+    """Whether `filter_like` takes `name`.
+
+    Raises:
+        InvalidFilterError: `filter_like` is neither a bool, a name, a container of names nor a
+            `DenyList`.
+    """
+    if isinstance(filter_like, bool):
+        return filter_like
+    if isinstance(filter_like, str):
+        return name == filter_like
+    if isinstance(filter_like, DenyList):
+        return not in_filter(filter_like.deny, name)
+    if isinstance(filter_like, Container):
+        return name in filter_like
+    raise errors.InvalidFilterError(filter_like)
+
+
+def filter_to_set(filter_like: CollectionFilter) -> set[str]:
+    """The names in a filter that lists them one by one.
+
+    Raises:
+        InvalidFilterError: the filter cannot be written as a finite set of names.
+    """
+    if filter_like is False:
+        return set()
+    if isinstance(filter_like, str):
+        return {filter_like}
+    if isinstance(filter_like, (bool, DenyList)) or not isinstance(filter_like, Iterable):
+        raise errors.InvalidFilterError(filter_like)
+    return set(filter_like)
+
+
+def _negate(filter_like: CollectionFilter) -> CollectionFilter:
+    if isinstance(filter_like, DenyList):
+        return filter_like.deny
+    if isinstance(filter_like, bool):
+        return not filter_like
+    return DenyList(filter_like)
+
+
+def intersect_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
+    """The filter that takes what both `a` and `b` take."""
+    if isinstance(a, bool):
+        return b if a else False
+    if isinstance(b, bool):
+        return a if b else False
+    if isinstance(a, DenyList):
+        if isinstance(b, DenyList):
+            return DenyList(union_filters(a.deny, b.deny))
+        return {name for name in filter_to_set(b) if in_filter(a, name)}
+    return {name for name in filter_to_set(a) if in_filter(b, name)}
+
+
+def union_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
+    """The filter that takes what `a` or `b` takes."""
+    if isinstance(a, (bool, DenyList)) or isinstance(b, (bool, DenyList)):
+        return _negate(intersect_filters(_negate(a), _negate(b)))
+    return filter_to_set(a) | filter_to_set(b)
+
+
+def subtract_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
+    """The filter that takes what `a` takes and `b` does not."""
+    return intersect_filters(a, _negate(b))
+
+
+def group_collections(
+    variables: Mapping[str, Any], filters: Sequence[CollectionFilter]
+) -> tuple[dict[str, Any], ...]:
+    """Deals the collections out to the filters; the first filter that takes one keeps it."""
+    left = dict(variables)
+    groups = []
+    for filter_like in filters:
+        taken = [name for name in left if in_filter(filter_like, name)]
+        groups.append({name: left.pop(name) for name in taken})
+    return tuple(groups)

@@ -1,0 +1,48 @@
+"""Variable: a handle on one variable of a scope."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from linstock.core import _meta
+
+if TYPE_CHECKING:
+    from linstock.core._scope import Scope
+
+T = TypeVar("T")
+
+
+class Variable(Generic[T]):
+    """A handle through which a variable is read and, in a mutable collection, changed.
+
+    Args:
+        scope: where the variable lives.
+        collection: the collection it belongs to.
+        name: its name there.
+        unbox: whether `value` is the value inside metadata boxes.
+    """
+
+    def __init__(self, scope: Scope, collection: str, name: str, unbox: bool) -> None:
+        self.scope = scope
+        self.collection = collection
+        self.name = name
+        self.unbox = unbox
+
+    @property
+    def value(self) -> T:
+        """The value now; assigning puts a new one in the same box."""
+        value = self.scope.get_variable(self.collection, self.name)
+        return _meta.unbox(value) if self.unbox else value  # type: ignore[no-any-return]
+
+    @value.setter
+    def value(self, value: T) -> None:
+        if self.unbox:
+            old = self.scope.get_variable(self.collection, self.name)
+            if isinstance(old, _meta.AxisMetadata):
+                self.scope.put_variable(self.collection, self.name, old.replace_boxed(value))
+                return
+        self.scope.put_variable(self.collection, self.name, value)
+
+    def is_mutable(self) -> bool:
+        """Whether `value` can be assigned to."""
+        return self.scope.is_mutable_collection(self.collection)

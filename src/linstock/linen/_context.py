@@ -1,0 +1,46 @@
+"""What the current thread is in the middle of: module calls, interceptors, capture filters."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from linstock.linen._module import Module
+
+CaptureFilter = Callable[["Module", str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class InterceptorContext:
+    """Which call an interceptor stands in for.
+
+    Args:
+        module: the module whose method was called.
+        method_name: the name of the method.
+        orig_method: the method bound to the module, not intercepted.
+    """
+
+    module: Module
+    method_name: str
+    orig_method: Callable[..., Any]
+
+
+Interceptor = Callable[
+    [Callable[..., Any], tuple[Any, ...], dict[str, Any], InterceptorContext], Any
+]
+
+
+class _CallContext(threading.local):
+    """State of one thread. The innermost entry of each list is the last."""
+
+    def __init__(self) -> None:
+        self.module_stack: list[Module | None] = [None]
+        self.interceptors: list[Interceptor] = []
+        self.capture_filters: list[CaptureFilter | None] = []
+        self.named_calls = True
+
+
+CONTEXT = _CallContext()

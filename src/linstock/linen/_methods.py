@@ -1,0 +1,167 @@
+"""Methods: what `compact` and `nowrap` mark, and what happens around each call of a method."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+
+from linstock import errors
+from linstock.linen._context import CONTEXT, InterceptorContext
+from linstock.linen._notes import add_call_note
+
+if TYPE_CHECKING:
+    from linstock.linen._module import Module
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Python calls these on its own, at times when a module is not yet, or no longer, whole.
+_NEVER_WRAPPED = {
+    *("__init__", "__post_init__", "__init_subclass__", "__new__", "__del__", "__class_getitem__"),
+    *("__eq__", "__ne__", "__hash__", "__repr__", "__str__", "__dir__", "__replace__"),
+    *("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__annotate_func__"),
+    *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__"),
+    "setup",
+}
+
+
+def compact(fun: F) -> F:
+    """Marks a method in which submodules and variables may be created where they are used."""
+    fun.compact = True  # type: ignore[attr-defined]
+    return fun
+
+
+def nowrap(fun: F) -> F:
+    """Marks a method that is left as written: it opens no call of the module.
+
+    For helpers that build or look up things and do not read variables.
+    """
+    fun.nowrap = True  # type: ignore[attr-defined]
+    return fun
+
+
+def wrap_methods(cls: type[Any]) -> None:
+    """Replaces the methods that a class itself defines by ones that open a call of the module."""
+    for name, member in list(vars(cls).items()):
+        if name in _NEVER_WRAPPED or getattr(member, "nowrap", False):
+            continue
+        if isinstance(member, types.FunctionType) and not hasattr(member, "method_handler"):
+            setattr(cls, name, _wrap(member, name))
+        elif isinstance(member, property) and member.fget is not None:
+            setattr(cls, name, member.getter(_wrap_getter(member.fget)))
+
+
+def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+    is_compact = hasattr(fun, "compact")
+    suffix = "" if name == "__call__" else f".{name}"
+
+    @functools.wraps(fun)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if not args or not hasattr(type(args[0]), "_field_table"):
+            return fun(*args, **kwargs)
+        module: Module = args[0]
+        state = begin_call(module)
+        outermost = True
+        if is_compact:
+            if module.scope is None:
+                raise errors.CallCompactUnboundModuleError(type(module).__name__, name)
+            outermost = not state.in_compact
+            state.in_compact = True
+        CONTEXT.module_stack.append(module)
+        try:
+            if CONTEXT.named_calls:
+                with jax.named_scope((module.name or type(module).__name__) + suffix):
+                    return _run(fun, name, args, kwargs)
+            return _run(fun, name, args, kwargs)
+        except Exception as error:
+            add_call_note(error, module, name, args[1:], kwargs)
+            raise
+        finally:
+            CONTEXT.module_stack.pop()
+            if is_compact:
+                object.__setattr__(module, "scope", module.scope.rewound())  # type: ignore[union-attr]
+                if outermost:  # `super().__call__` runs inside the compact method that calls it
+                    state.end_of_call()
+
+    method.method_handler = fun  # type: ignore[attr-defined]
+    return method
+
+
+def _run(
+    fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    module: Module = args[0]
+    result = call_intercepted(fun, name, args, kwargs)
+    if CONTEXT.capture_filters:
+        wanted = CONTEXT.capture_filters[-1]
+        if wanted is not None and wanted(module, name):
+            module.sow("intermediates", name, result)
+    return result
+
+
+def call_intercepted(
+    fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Calls `fun(module, ...)` through the interceptors, the one entered last outermost."""
+    if not CONTEXT.interceptors:
+        return fun(*args, **kwargs)
+    module = args[0]
+    context = InterceptorContext(module, name, functools.partial(fun, module))
+    call: Callable[..., Any] = context.orig_method
+    for interceptor in CONTEXT.interceptors:
+        call = _intercepting(interceptor, call, context)
+    return call(*args[1:], **kwargs)
+
+
+def _intercepting(
+    interceptor: Callable[..., Any], call: Callable[..., Any], context: InterceptorContext
+) -> Callable[..., Any]:
+    return lambda *args, **kwargs: interceptor(call, args, kwargs, context)
+
+
+def begin_call(module: Module) -> Any:
+    """Makes sure that `setup` has run, if the module is bound; returns the module's state."""
+    state = module.__dict__.get("_state")
+    if state is None:
+        raise errors.IncorrectPostInitOverrideError(type(module).__name__)
+    if not state.setup_done and module.scope is not None:
+        run_setup(module)
+    return state
+
+
+def run_setup(module: Module) -> None:
+    """Runs `setup` once, unless it is running already."""
+    state = module._state
+    if state.in_setup:
+        return
+    setup = type(module).setup
+    if getattr(setup, "is_default_setup", False):
+        state.setup_done = True
+        return
+    state.in_setup = True
+    CONTEXT.module_stack.append(module)
+    try:
+        with jax.named_scope(f"{module.name or type(module).__name__}.setup"):
+            call_intercepted(setup, "setup", (module,), {})
+        state.setup_done = True
+    finally:
+        CONTEXT.module_stack.pop()
+        state.in_setup = False
+        if not state.in_compact:
+            state.autonames = {}
+
+
+def _wrap_getter(getter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Keeps an AttributeError inside a property from being taken for a missing property."""
+
+    @functools.wraps(getter)
+    def get(self: Any) -> Any:
+        try:
+            return getter(self)
+        except AttributeError as error:
+            raise errors.DescriptorAttributeError from error
+
+    return get

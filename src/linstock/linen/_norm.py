@@ -1,0 +1,419 @@
+"""Normalization layers: BatchNorm, LayerNorm, RMSNorm, GroupNorm, InstanceNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linstock.linen import initializers
+from linstock.linen._linear import as_axes, normalize_axes
+from linstock.linen._merge import merge_param
+from linstock.linen._methods import compact
+from linstock.linen._module import Module
+from linstock.linen._norm_stats import mean_and_variance, normalize
+from linstock.typing import Array, Axes, Dtype, Initializer
+
+
+class BatchNorm(Module):
+    """Normalizes each feature over the batch, and keeps running statistics for later.
+
+    The statistics are the variables `mean` and `var` of the collection `batch_stats`; a call that
+    updates them needs `mutable=["batch_stats"]`.
+
+    Args:
+        use_running_average: true to normalize by the running statistics, false by those of the
+            batch; to be given here or in the call.
+        axis: the feature axis, or axes.
+        momentum: of the running statistics; what stays of the old value.
+        epsilon: added to the variance.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the parameters are made in; the statistics are float32.
+        use_bias: whether to add a bias.
+        use_scale: whether to multiply by a scale.
+        bias_init: makes the bias.
+        scale_init: makes the scale.
+        axis_name: a mapped axis (`vmap`, `pmap`, `shard_map`) over which the batch is spread.
+        axis_index_groups: groups of devices along it.
+        use_fast_variance: whether the variance is computed in one pass.
+        force_float32_reductions: whether half precision is reduced in float32.
+    """
+
+    use_running_average: bool | None = None
+    axis: int = -1
+    momentum: float = 0.99
+    epsilon: float = 1e-5
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = initializers.zeros
+    scale_init: Initializer = initializers.ones
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+
+    @compact
+    def __call__(
+        self, x: Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+    ) -> Array:
+        """Normalizes the input.
+
+        Args:
+            x: of any shape.
+            use_running_average: as the field, which must then be None.
+            mask: true where entries of the batch count, broadcast against `x`.
+        """
+        running = merge_param(
+            "use_running_average", self.use_running_average, use_running_average
+        )
+        x = jnp.asarray(x)
+        features = normalize_axes(self.axis, x.ndim)
+        reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
+        shape = tuple(x.shape[axis] for axis in features)
+        kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        kept_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+
+        if running:
+            mean, variance = kept_mean.value, kept_var.value
+        else:
+            initializing = self.is_initializing()
+            mean, variance = mean_and_variance(
+                x,
+                reduced,
+                dtype=self.dtype,
+                axis_name=None if initializing else self.axis_name,
+                axis_index_groups=self.axis_index_groups,
+                use_fast_variance=self.use_fast_variance,
+                mask=mask,
+                force_float32_reductions=self.force_float32_reductions,
+            )
+            if not initializing:
+                old, new = self.momentum, 1 - self.momentum
+                kept_mean.value = old * kept_mean.value + new * mean
+                kept_var.value = old * kept_var.value + new * variance
+        return normalize(
+            self,
+            x,
+            mean,
+            variance,
+            reduced,
+            features,
+            self.dtype,
+            self.param_dtype,
+            self.epsilon,
+            self.use_bias,
+            self.use_scale,
+            self.bias_init,
+            self.scale_init,
+        )
+
+
+class LayerNorm(Module):
+    """Normalizes the features of each example.
+
+    Args:
+        epsilon: added to the variance.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the parameters are made in.
+        use_bias: whether to add a bias.
+        use_scale: whether to multiply by a scale.
+        bias_init: makes the bias.
+        scale_init: makes the scale.
+        reduction_axes: what mean and variance are taken over.
+        feature_axes: the axes of scale and bias.
+        axis_name: a mapped axis over which features are spread.
+        axis_index_groups: groups of devices along it.
+        use_fast_variance: whether the variance is computed in one pass.
+        force_float32_reductions: whether half precision is reduced in float32.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = initializers.zeros
+    scale_init: Initializer = initializers.ones
+    reduction_axes: Axes = -1
+    feature_axes: Axes = -1
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+
+    @compact
+    def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
+        """Normalizes the input; `mask` is true where entries count."""
+        x = jnp.asarray(x)
+        mean, variance = mean_and_variance(
+            x,
+            self.reduction_axes,
+            self.dtype,
+            self.axis_name,
+            self.axis_index_groups,
+            use_fast_variance=self.use_fast_variance,
+            mask=mask,
+            force_float32_reductions=self.force_float32_reductions,
+        )
+        return normalize(
+            self,
+            x,
+            mean,
+            variance,
+            self.reduction_axes,
+            self.feature_axes,
+            self.dtype,
+            self.param_dtype,
+            self.epsilon,
+            self.use_bias,
+            self.use_scale,
+            self.bias_init,
+            self.scale_init,
+        )
+
+
+class RMSNorm(Module):
+    """Divides the features of each example by their root mean square.
+
+    Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
+
+    Args:
+        epsilon: added to the mean square.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the scale is made in.
+        use_scale: whether to multiply by a scale.
+        scale_init: makes the scale.
+        reduction_axes: what the mean square is taken over.
+        feature_axes: the axes of the scale.
+        axis_name: a mapped axis over which features are spread.
+        axis_index_groups: groups of devices along it.
+        use_fast_variance: has no effect here; the field is that of the other layers.
+        force_float32_reductions: whether half precision is reduced in float32.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_scale: bool = True
+    scale_init: Initializer = initializers.ones
+    reduction_axes: Axes = -1
+    feature_axes: Axes = -1
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+
+    @compact
+    def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
+        """Normalizes the input; `mask` is true where entries count."""
+        x = jnp.asarray(x)
+        mean, variance = mean_and_variance(
+            x,
+            self.reduction_axes,
+            self.dtype,
+            self.axis_name,
+            self.axis_index_groups,
+            use_mean=False,
+            mask=mask,
+            force_float32_reductions=self.force_float32_reductions,
+        )
+        return normalize(
+            self,
+            x,
+            mean,
+            variance,
+            self.reduction_axes,
+            self.feature_axes,
+            self.dtype,
+            self.param_dtype,
+            self.epsilon,
+            use_bias=False,
+            use_scale=self.use_scale,
+            bias_init=None,
+            scale_init=self.scale_init,
+        )
+
+
+class GroupNorm(Module):
+    """Normalizes each example over groups of features.
+
+    Wu and He, 2018, https://arxiv.org/abs/1803.08494.
+
+    Args:
+        num_groups: into how many groups the features are divided; None if `group_size` is given.
+        group_size: how many features are in a group; None if `num_groups` is given.
+        epsilon: added to the variance.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the parameters are made in.
+        use_bias: whether to add a bias.
+        use_scale: whether to multiply by a scale.
+        bias_init: makes the bias.
+        scale_init: makes the scale.
+        reduction_axes: what statistics are taken over; by default all axes but the first. The
+            last axis is always among them.
+        axis_name: a mapped axis over which examples are spread.
+        axis_index_groups: groups of devices along it.
+        use_fast_variance: whether the variance is computed in one pass.
+        force_float32_reductions: whether half precision is reduced in float32.
+    """
+
+    num_groups: int | None = 32
+    group_size: int | None = None
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = initializers.zeros
+    scale_init: Initializer = initializers.ones
+    reduction_axes: Axes | None = None
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+
+    @compact
+    def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
+        """Normalizes the input; `mask` is true where entries count.
+
+        Raises:
+            ValueError: the groups do not divide the features, or both or neither of `num_groups`
+                and `group_size` are given.
+        """
+        x = jnp.asarray(x)
+        channels = x.shape[-1]
+        groups = self._group_count(channels)
+        if self.reduction_axes is None:
+            reduced: tuple[int, ...] = tuple(range(1, x.ndim))
+        else:
+            last = x.ndim - 1
+            reduced = tuple(dict.fromkeys(normalize_axes(self.reduction_axes, x.ndim)))
+            reduced = reduced if last in reduced else (*reduced, last)
+
+        split = (*x.shape[:-1], groups, channels // groups)
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, x.shape).reshape(split)
+        # The split puts the groups where the features were; those within a group come after.
+        inside = tuple(axis if axis < x.ndim - 1 else x.ndim for axis in reduced)
+        statistics = mean_and_variance(
+            x.reshape(split),
+            inside,
+            self.dtype,
+            self.axis_name,
+            self.axis_index_groups,
+            use_fast_variance=self.use_fast_variance,
+            mask=mask,
+            force_float32_reductions=self.force_float32_reductions,
+        )
+        mean, variance = (jnp.repeat(s, channels // groups, axis=-1) for s in statistics)
+        return normalize(
+            self,
+            x,
+            mean,
+            variance,
+            tuple(axis for axis in reduced if axis < x.ndim - 1),
+            -1,
+            self.dtype,
+            self.param_dtype,
+            self.epsilon,
+            self.use_bias,
+            self.use_scale,
+            self.bias_init,
+            self.scale_init,
+        )
+
+    def _group_count(self, channels: int) -> int:
+        if (self.num_groups is None) == (self.group_size is None):
+            raise ValueError(
+                "Either `num_groups` or `group_size` should be specified. If `group_size` is to "
+                "be specified, pass `num_groups=None` as argument to override the default "
+                "`num_groups` value of 32."
+            )
+        if self.group_size is not None:
+            if channels % self.group_size:
+                raise ValueError(
+                    f"Number of channels ({channels}) is not multiple of the group size "
+                    f"({self.group_size})."
+                )
+            return channels // self.group_size
+        assert self.num_groups is not None
+        if self.num_groups <= 0 or channels % self.num_groups:
+            raise ValueError(
+                f"Number of groups ({self.num_groups}) does not divide the number of channels "
+                f"({channels})."
+            )
+        return self.num_groups
+
+
+class InstanceNorm(Module):
+    """Normalizes each feature of each example over the axes between batch and features.
+
+    Ulyanov et al., 2016, https://arxiv.org/abs/1607.08022.
+
+    Args:
+        epsilon: added to the variance.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the parameters are made in.
+        use_bias: whether to add a bias.
+        use_scale: whether to multiply by a scale.
+        bias_init: makes the bias.
+        scale_init: makes the scale.
+        feature_axes: the feature axes; the first axis is the batch and cannot be one.
+        axis_name: a mapped axis over which examples are spread.
+        axis_index_groups: groups of devices along it.
+        use_fast_variance: whether the variance is computed in one pass.
+        force_float32_reductions: whether half precision is reduced in float32.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = initializers.zeros
+    scale_init: Initializer = initializers.ones
+    feature_axes: Axes = -1
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+
+    @compact
+    def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
+        """Normalizes the input; `mask` is true where entries count."""
+        x = jnp.asarray(x)
+        features = normalize_axes(as_axes(self.feature_axes), x.ndim)
+        if 0 in features:
+            raise ValueError(
+                "The channel axes cannot include the leading dimension as this is assumed to be "
+                "the batch axis."
+            )
+        reduced = tuple(axis for axis in range(1, x.ndim) if axis not in features)
+        mean, variance = mean_and_variance(
+            x,
+            reduced,
+            self.dtype,
+            self.axis_name,
+            self.axis_index_groups,
+            use_fast_variance=self.use_fast_variance,
+            mask=mask,
+            force_float32_reductions=self.force_float32_reductions,
+        )
+        return normalize(
+            self,
+            x,
+            mean,
+            variance,
+            reduced,
+            features,
+            self.dtype,
+            self.param_dtype,
+            self.epsilon,
+            self.use_bias,
+            self.use_scale,
+            self.bias_init,
+            self.scale_init,
+        )

@@ -1,0 +1,101 @@
+"""Submodules: finding them inside attributes, naming them, giving them to their module."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from linstock import errors
+from linstock.core import FrozenDict
+
+if TYPE_CHECKING:
+    from linstock.linen._module import Module
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, type)
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is an instance of Module."""
+    return hasattr(type(value), "_field_table") and hasattr(value, "_state")
+
+
+def map_submodules(fn: Callable[[Module, str], Any], value: Any, suffix: str = "") -> Any:
+    """Replaces modules inside nested lists, tuples, dicts and pytree dataclasses.
+
+    Lists come back as tuples and dicts as FrozenDict, as what a module holds does not change.
+
+    Args:
+        fn: called with each module and a suffix that tells where it is: `_0`, `_key`, `_0_key`.
+        value: what to search.
+        suffix: the suffix at which to start.
+    """
+    if isinstance(value, _ATOMS):
+        return value
+    if is_module(value):
+        return fn(value, suffix)
+    if isinstance(value, (list, tuple)):
+        items = [map_submodules(fn, item, f"{suffix}_{i}") for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, Mapping):
+        pairs = {k: map_submodules(fn, item, f"{suffix}_{k}") for k, item in value.items()}
+        return FrozenDict(pairs)
+    if hasattr(type(value), "_is_struct"):
+        old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        new = {k: map_submodules(fn, item, f"{suffix}_{k}") for k, item in old.items()}
+        changed = {k: item for k, item in new.items() if item is not old[k]}
+        return dataclasses.replace(value, **changed) if changed else value
+    return value
+
+
+def adopt(owner: Module, attribute: str, value: Any) -> None:
+    """Sets an attribute of a bound module; submodules in it get `owner` as parent, and a name.
+
+    A module that was built outside belongs to nobody and may be used again: a clone of it is
+    adopted, the same clone wherever it appears in this `init` or `apply`.
+    """
+    assert owner.scope is not None
+    adopted: list[Module] = []
+    clones = owner.scope.attachments
+
+    def take(module: Module, suffix: str) -> Module:
+        if module.parent is None:
+            identity = module._state.identity
+            if identity not in clones:
+                clones[identity] = module.clone(name=None)
+            module = clones[identity]
+        if module.name is None:
+            object.__setattr__(module, "parent", owner)
+            object.__setattr__(module, "name", f"{attribute}{suffix}")
+            adopted.append(module)
+        return module
+
+    object.__setattr__(owner, attribute, map_submodules(take, value))
+    for module in adopted:
+        module.__post_init__()
+
+
+def register(module: Module, parent: Module) -> None:
+    """Names a new submodule and gives it a scope in that of its parent.
+
+    Raises:
+        AssignSubModuleError: the parent is in a method where submodules may not be created.
+        NameInUseError: the name is taken in the parent.
+    """
+    state = parent._state
+    if state.in_setup and module.name is None:
+        return  # waits for `self.attribute = module`, which gives it its name
+    if not state.may_create:
+        raise errors.AssignSubModuleError(type(module).__name__)
+    if parent.scope is None:
+        return
+    if module.name is None:
+        prefix = type(module).__name__
+        number = state.autonames.get(prefix, 0)
+        state.autonames[prefix] = number + 1
+        object.__setattr__(module, "name", f"{prefix}_{number}")
+    name: str = module.name  # type: ignore[assignment]
+    if parent.scope.name_reserved(name):
+        raise errors.NameInUseError("submodule", name, type(parent).__name__)
+    state.children[name] = module
+    object.__setattr__(module, "scope", parent.scope.push(name))

@@ -1,0 +1,39 @@
+"""Names for the types that the public interface speaks in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | Any
+"""An array, a tracer, or anything that `jnp.asarray` takes."""
+
+PRNGKey: TypeAlias = jax.Array
+RNGSequences: TypeAlias = Mapping[str, PRNGKey]
+Dtype: TypeAlias = str | type[Any] | np.dtype[Any] | Any
+Shape: TypeAlias = Sequence[int]
+PrecisionLike: TypeAlias = (
+    None
+    | str
+    | jax.lax.Precision
+    | tuple[str, str]
+    | tuple[jax.lax.Precision, jax.lax.Precision]
+)
+
+Axes: TypeAlias = int | Sequence[int]
+PaddingLike: TypeAlias = str | int | Sequence[int | tuple[int, int]]
+LaxPadding: TypeAlias = str | Sequence[tuple[int, int]]
+
+Initializer: TypeAlias = Callable[..., Any]
+"""A function `(key, shape, dtype) -> array`; `self.param` passes on whatever arguments it is given."""
+
+DotGeneral: TypeAlias = Callable[..., Array]
+ConvGeneralDilated: TypeAlias = Callable[..., Array]
+
+Path: TypeAlias = tuple[str, ...]
+Collection: TypeAlias = Mapping[str, Any]
+VariableDict: TypeAlias = Mapping[str, Collection]
+LogicalNames: TypeAlias = tuple[str | None, ...]
