@@ -68,8 +68,8 @@ def _imply_audio(config: Any) -> InputSpec:
 
 
 def _imply_spectrogram(config: Any) -> InputSpec:
-    if config.model_type == "whisper":
-        # Whisper reads its whole window, at two frames for each position.
+    if hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
+        # Whisper and its kin read their whole window, at two frames for each position.
         shape = (1, config.num_mel_bins, 2 * config.max_source_positions)
         return InputSpec("f32", shape, "input_features")
     names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")

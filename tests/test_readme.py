@@ -1,0 +1,90 @@
+"""What README and docs show is true: their Python runs, their commands parse, their files match."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
+# An excerpt of a file that the page has written begins with the file's name.
+EXCERPT = re.compile(r"# (\S+/\S+\.py)\n(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+
+
+def read_blocks(page, language):
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 2, language, match[2])
+        for match in BLOCK.finditer(text)
+        if match[1] == language
+    ]
+
+
+def name_page(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_every_python_block_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace = {"__name__": page.stem}
+    for block in read_blocks(page, "python"):
+        if excerpt := EXCERPT.fullmatch(block.text):
+            assert excerpt[2] in Path(excerpt[1]).read_text(encoding="utf-8"), block
+        else:
+            # Empty lines before it make the line numbers of a failure those of the page.
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            exec(code, namespace)
+
+
+COMMANDS = [
+    line.removeprefix("$ ")
+    for page in PAGES
+    for block in read_blocks(page, "console")
+    for line in block.text.splitlines()
+    if line.startswith("$ ")
+]
+
+
+def test_the_readme_shows_the_two_commands():
+    assert {"make demo", "make test"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_exists(command):
+    import typer
+
+    from linstock.cli._app import app
+
+    program, *arguments = shlex.split(command)
+    if program == "linstock":
+        with typer.main.get_command(app).make_context("linstock", arguments) as context:
+            name, subcommand, rest = context.command.resolve_command(
+                context, [*context._protected_args, *context.args]
+            )
+            subcommand.make_context(name, rest, parent=context)
+    elif program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        for target in arguments:
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    else:
+        assert program == "pip"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_every_link_to_a_file_leads_to_one(page):
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
