@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
+from linstock import bridge
 from linstock.bridge import ConversionError
 
 from ._errors import SpecError, import_library
@@ -47,12 +48,10 @@ def run_convert(request: Request, console: Console) -> int:
     """
     _check_request(request)
     import_library("torch", request.spec)
-    from linstock.bridge import to_linen
-
     with StepLines(console) as steps:
         steps.begin("load")
         loaded, example = _load(request)
-        conversion = to_linen(
+        conversion = bridge.to_linen(
             loaded.model,
             args=example.args,
             kwargs=example.kwargs or {},
