@@ -18,7 +18,7 @@ from linstock.linen._padding import (
     canonical_padding,
     join_batch,
     per_axis,
-    unroll_circular,
+    fold_circular,
     wrap_input,
 )
 from linstock.linen.dtypes import promote_dtype
@@ -162,10 +162,9 @@ class _Conv(Module):
 class Conv(_Conv):
     """A convolution of 1 to 3 (or more) spatial axes.
 
-    `Conv(features=8, kernel_size=(3, 3))` maps `[N, H, W, C]` to `[N, H, W, 8]`.
+    `Conv(features=8, kernel_size=(3, 3))` maps `[N, H, W, C]` to `[N, H, W, 8]`. The fields are
+    those of its base class.
     """
-
-    __doc__ = (__doc__ or "") + (_Conv.__doc__ or "").partition("\n\n")[2]
 
     @property
     def shared_weights(self) -> bool:
@@ -175,10 +174,9 @@ class Conv(_Conv):
 class ConvLocal(_Conv):
     """A convolution with a kernel and a bias of its own at each position.
 
-    The kernel is `[spatial..., window * channels, features]`.
+    The kernel is `[spatial..., window * channels, features]`, the bias `[spatial..., features]`.
+    The fields are those of its base class.
     """
-
-    __doc__ = (__doc__ or "") + (_Conv.__doc__ or "").partition("\n\n")[2]
 
     @property
     def shared_weights(self) -> bool:
@@ -253,7 +251,7 @@ class ConvTranspose(Module):
         )
         if circular:
             scaled = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
-            y = unroll_circular(y, scaled, self.transpose_kernel)
+            y = fold_circular(y, scaled, self.transpose_kernel)
         if bias is not None:
             y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
         return y.reshape(batch_shape + y.shape[1:])

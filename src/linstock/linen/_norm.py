@@ -29,7 +29,8 @@ class BatchNorm(Module):
         momentum: of the running statistics; what stays of the old value.
         epsilon: added to the variance.
         dtype: of the result; by default as the input and the parameters promote.
-        param_dtype: what the parameters are made in; the statistics are float32.
+        param_dtype: what the parameters are made in; the statistics too, unless reductions are forced
+            to float32.
         use_bias: whether to add a bias.
         use_scale: whether to multiply by a scale.
         bias_init: makes the bias.
@@ -70,11 +71,12 @@ class BatchNorm(Module):
             "use_running_average", self.use_running_average, use_running_average
         )
         x = jnp.asarray(x)
-        features = normalize_axes(self.axis, x.ndim)
+        features = tuple(sorted(normalize_axes(self.axis, x.ndim)))
         reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
         shape = tuple(x.shape[axis] for axis in features)
-        kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        kept_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
+        kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
+        kept_var = self.variable("batch_stats", "var", jnp.ones, shape, stats_dtype)
 
         if running:
             mean, variance = kept_mean.value, kept_var.value
@@ -252,8 +254,8 @@ class GroupNorm(Module):
         use_scale: whether to multiply by a scale.
         bias_init: makes the bias.
         scale_init: makes the scale.
-        reduction_axes: what statistics are taken over; by default all axes but the first. The
-            last axis is always among them.
+        reduction_axes: what statistics are taken over; by default all axes but the first; the
+            last axis has to be among them.
         axis_name: a mapped axis over which examples are spread.
         axis_index_groups: groups of devices along it.
         use_fast_variance: whether the variance is computed in one pass.
@@ -280,8 +282,8 @@ class GroupNorm(Module):
         """Normalizes the input; `mask` is true where entries count.
 
         Raises:
-            ValueError: the groups do not divide the features, or both or neither of `num_groups`
-                and `group_size` are given.
+            ValueError: the groups do not divide the features; both or neither of `num_groups`
+                and `group_size` are given; the last axis is not reduced.
         """
         x = jnp.asarray(x)
         channels = x.shape[-1]
@@ -289,9 +291,12 @@ class GroupNorm(Module):
         if self.reduction_axes is None:
             reduced: tuple[int, ...] = tuple(range(1, x.ndim))
         else:
-            last = x.ndim - 1
-            reduced = tuple(dict.fromkeys(normalize_axes(self.reduction_axes, x.ndim)))
-            reduced = reduced if last in reduced else (*reduced, last)
+            reduced = normalize_axes(self.reduction_axes, x.ndim)
+            if x.ndim - 1 not in reduced:
+                raise ValueError(
+                    "The reduction axes must include the final dimension as this is assumed to be "
+                    f"the feature axis; got {self.reduction_axes}."
+                )
 
         split = (*x.shape[:-1], groups, channels // groups)
         if mask is not None:

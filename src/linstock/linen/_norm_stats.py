@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -96,7 +95,7 @@ def normalize(
     The parameters `scale` and `bias` belong to `layer`, in the shape of `feature_axes`.
     """
     reduction_axes = normalize_axes(reduction_axes, x.ndim)
-    feature_axes = normalize_axes(feature_axes, x.ndim)
+    feature_axes = tuple(sorted(normalize_axes(feature_axes, x.ndim)))
     shape = tuple(x.shape[axis] for axis in feature_axes)
     broadcast = tuple(x.shape[axis] if axis in feature_axes else 1 for axis in range(x.ndim))
     involved = [x]
@@ -120,7 +119,3 @@ def _expand(statistic: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     """A reduced statistic as it broadcasts against the input; a full one stays."""
     return statistic if jnp.ndim(statistic) == ndim else jnp.expand_dims(statistic, axes)
 
-
-def promoted_input(x: Any) -> jax.Array:
-    """The input as an array."""
-    return jnp.asarray(x)

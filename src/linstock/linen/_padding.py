@@ -86,15 +86,20 @@ def wrap_input(
     return x, padding
 
 
-def unroll_circular(y: Array, sizes: list[int], transpose_kernel: bool) -> Array:
-    """Adds up what a transposed convolution wrote past the end, each axis taken as a ring."""
-    widths = [(0, 0)]
-    for extent, size in zip(y.shape[1:-1], sizes, strict=True):
-        excess = (size - extent) % size
-        before = -(-excess // 2) if transpose_kernel else excess // 2
-        widths.append((before, excess - before))
-    y = jnp.pad(y, [*widths, (0, 0)])
+def fold_circular(y: Array, sizes: list[int], transpose_kernel: bool) -> Array:
+    """Adds up what a transposed convolution wrote past the end, each axis taken as a ring.
+
+    Args:
+        y: the result without padding, `[N, spatial..., C]`.
+        sizes: the circumferences of the rings.
+        transpose_kernel: which of the two middle entries the center of an even kernel is.
+    """
     for axis, size in enumerate(sizes, start=1):
-        rings = y.shape[axis] // size
-        y = y.reshape(*y.shape[:axis], rings, size, *y.shape[axis + 1 :]).sum(axis)
+        excess = y.shape[axis] - size
+        center = -(-excess // 2) if transpose_kernel else excess // 2
+        widths = [(0, 0)] * y.ndim
+        widths[axis] = (0, -excess % size)
+        y = jnp.pad(y, widths)
+        y = y.reshape(*y.shape[:axis], -1, size, *y.shape[axis + 1 :]).sum(axis)
+        y = jnp.roll(y, -center, axis)
     return y
