@@ -1,0 +1,150 @@
+"""Emitting: named classes become the text of a Python file."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from linstock.bridge._classes import LinenClass
+from linstock.bridge._errors import ConversionError
+from linstock.bridge._loops import roll
+from linstock.bridge._naming import Assign, For, If, Line, Method, Return, name_steps
+from linstock.bridge._tree import Const, Name, Seq, Tree, text, walk
+
+RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
+GLOBALS = {"jax": "import jax", "jnp": "import jax.numpy as jnp"}
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The text of a converted model.
+
+    Attributes:
+        source: The file.
+        root: Name of the model's class.
+        args: Names of the arguments of its `__call__`, `train` aside.
+        uses_train: Whether its `__call__` takes `train`.
+    """
+
+    source: str
+    root: str
+    args: list[str]
+    uses_train: bool
+
+
+def emit(classes: Sequence[LinenClass], docstring: "Iterable[str]", runtime: str) -> Emitted:
+    """Writes the classes as a file.
+
+    Args:
+        classes: The classes, those that others use first; the last one is the model.
+        docstring: Lines of the file's docstring.
+        runtime: `"flax"` or `"linstock"`: which Linen the file imports.
+    """
+    methods = [name_steps(linen_class) for linen_class in classes]
+    blocks = []
+    bodies: dict[str, str] = {}
+    for linen_class, method in zip(classes, methods, strict=True):
+        body = "\n".join(_class_body(linen_class, method))
+        blocks.append(_class_text(linen_class, body, bodies))
+    imports = _imports(blocks, runtime)
+    quoted = '"""' + "\n".join(docstring).strip() + '\n"""'
+    source = "\n\n".join([quoted, imports, *blocks]) + "\n"
+    root = classes[-1]
+    return Emitted(formatted(source), root.name, methods[-1].args, root.uses_train)
+
+
+def _class_text(linen_class: LinenClass, body: str, bodies: dict[str, str]) -> str:
+    """A class, or another name for a class with the same body."""
+    if body in bodies and linen_class.torch.__module__ == bodies[body].partition(" ")[2]:
+        return f"{linen_class.name} = {bodies[body].partition(' ')[0]}"
+    bodies[body] = f"{linen_class.name} {linen_class.torch.__module__}"
+    origin = f"{linen_class.torch.__module__}.{linen_class.torch.__qualname__}".removeprefix("__main__.")
+    docstring = f'    """`{origin}`."""\n'
+    return f"class {linen_class.name}(nn.Module):\n{docstring}\n{body}"
+
+
+def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
+    for f in linen_class.fields:
+        default = f" = {text(Const(f.default))}" if f.has_default else ""
+        yield f"    {f.name}: {f.annotation}{default}"
+    if linen_class.fields:
+        yield ""
+    train = ["train: bool = False"] if linen_class.uses_train else []
+    yield "    @nn.compact"
+    yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
+    for line in _printed(roll(method.lines)):
+        yield f"        {line}"
+
+
+def _printed(lines: Iterable[Line]) -> Iterator[str]:
+    for line in lines:
+        match line:
+            case Assign(targets, value):
+                yield f"{', '.join(targets)} = {text(value)}"
+            case Return(value):
+                yield f"return {_bare(value)}"
+            case If(test, body):
+                yield f"if {text(test)}:"
+                yield from (f"    {inner}" for inner in _printed(body))
+            case For(target, source, body):
+                yield f"for {target} in {text(source)}:"
+                yield from (f"    {inner}" for inner in _printed(body))
+
+
+def _bare(value: Tree) -> str:
+    """A tuple without its parentheses."""
+    if isinstance(value, Seq) and not value.square and len(value.items) > 1:
+        return ", ".join(text(item) for item in value.items)
+    return text(value)
+
+
+def _imports(blocks: Sequence[str], runtime: str) -> str:
+    body = "\n".join(blocks)
+    lines = [line for name, line in GLOBALS.items() if f"{name}." in body]
+    return "\n".join([*lines, RUNTIMES[runtime]]) if runtime == "flax" else "\n".join([*lines, RUNTIMES[runtime]])
+
+
+def formatted(source: str) -> str:
+    """The source after ruff's formatter and import sorter, both with their default settings.
+
+    Raises:
+        ConversionError: ruff is not installed, or does not understand what was emitted.
+    """
+    command = _ruff()
+    source = _run([*command, "check", "--isolated", "--select", "I,F401", "--fix", "--quiet", "-"], source)
+    return _run([*command, "format", "--isolated", "--quiet", "-"], source)
+
+
+def _ruff() -> list[str]:
+    if importlib.util.find_spec("ruff") is not None:
+        return [sys.executable, "-m", "ruff"]
+    found = shutil.which("ruff")
+    if found is None:
+        raise ConversionError(
+            "ruff is not installed", why="emitted files are formatted with it", todo="pip install 'linstock[torch]'"
+        )
+    return [found]
+
+
+def _run(command: list[str], source: str) -> str:
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1) or (source and not done.stdout):
+        raise ConversionError(
+            "the emitted source is not valid Python; this is a mistake in linstock",
+            why=done.stderr.strip(),
+            todo="report it together with the model",
+        )
+    return done.stdout
+
+
+def indented(lines: Iterable[str]) -> str:
+    """Lines four columns in."""
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+def names_in(tree: Tree) -> set[str]:
+    """Global names that a tree uses."""
+    return {part.id for part in walk(tree) if isinstance(part, Name)}

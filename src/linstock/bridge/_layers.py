@@ -1,0 +1,412 @@
+"""Layer pairs: one declarative row for each torch layer that has a Linen twin.
+
+A row says which setting of one is which of the other, and where each weight goes; both directions read it.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from linstock.bridge._body import TRAIN
+from linstock.bridge._errors import LoweringError
+from linstock.bridge._tree import Call, Const, Construct, Name, Op, Tree
+from linstock.bridge._values import Folded, Value
+
+if TYPE_CHECKING:
+    from linstock.bridge._capture import Frame
+    from linstock.bridge._lower import FrameLowering
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a layer under both names.
+
+    Attributes:
+        linen: Field of the Linen layer; an empty name means the next positional argument.
+        torch: Attribute of the torch layer.
+        to_linen: Turns the torch value into Linen's.
+        default: Linen's default, which is not written.
+    """
+
+    linen: str
+    torch: str
+    to_linen: Callable[[Any], Any] = lambda value: value
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of a layer under both names.
+
+    Attributes:
+        torch: Attribute of the torch layer.
+        linen: Path of the variable inside the Linen layer.
+        order: Which axis of the torch tensor each axis of the variable is; None keeps them.
+        collection: Its collection.
+        turn: Gives the fields of the weight map's row where they depend on the layer.
+    """
+
+    torch: str
+    linen: tuple[str, ...]
+    order: tuple[int, ...] | None = None
+    collection: str = "params"
+    turn: Callable[[nn.Module], dict[str, Any]] | None = None
+
+    def turns(self, module: nn.Module, fold: Folded | None) -> dict[str, Any]:
+        """The fields of the weight map's row."""
+        if self.turn is not None:
+            return self.turn(module)
+        if fold is not None and self.order is not None:
+            # The layer reads an axis flattened in another order than PyTorch's: [out, c*h*w] -> [h*w*c, out].
+            out = read(module, self.torch).shape[0]
+            inner = tuple(1 + axis for axis in fold.order)
+            return {
+                "split": (out, *fold.sizes),
+                "order": (*inner, 0),
+                "joined": (read(module, self.torch).shape[1], out),
+            }
+        return {"order": self.order}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A torch layer and its Linen twin.
+
+    Attributes:
+        torch: Classes of the torch layer.
+        linen: Name of the Linen layer.
+        settings: Settings under both names.
+        weights: Weights under both names; those that the torch layer has as None are absent.
+        apply: Builds the call from the frame's lowering, the frame and the submodule.
+        fixed: Linen settings that no torch setting decides, such as `use_running_average=not train`.
+        refuses: Says of a call that the twin does not cover it.
+    """
+
+    torch: tuple[type[nn.Module], ...]
+    linen: str
+    settings: tuple[Setting, ...]
+    weights: tuple[Weight, ...]
+    apply: "Callable[[FrameLowering, Frame, Construct], Value]"
+    fixed: Mapping[str, Tree] = field(default_factory=dict)
+    refuses: "Callable[[FrameLowering, Frame], bool]" = lambda lowering, frame: False
+
+    def settings_of(self, module: nn.Module) -> tuple[tuple[str, Tree], ...]:
+        """The constructor arguments of the Linen layer, defaults included."""
+        found = [(s.linen, Const(s.to_linen(read(module, s.torch)))) for s in self.settings]
+        return (*found, *self.fixed.items())
+
+    @property
+    def defaults(self) -> tuple[tuple[str, Tree], ...]:
+        """Settings that need not be written, with their values."""
+        return tuple((s.linen, Const(s.default)) for s in self.settings if s.default is not None)
+
+    def weights_of(self, module: nn.Module) -> list[Weight]:
+        """The weights that this layer has."""
+        return [weight for weight in self.weights if read(module, weight.torch) is not None]
+
+
+PAIRS: dict[type[nn.Module], Pair] = {}
+
+
+def find_pair(module: nn.Module) -> Pair | None:
+    """The row of a layer; subclasses have rows of their own or none, because they may compute something else."""
+    return PAIRS.get(type(module))
+
+
+def read(module: nn.Module, attribute: str) -> Any:
+    """An attribute, possibly of a submodule, as in `out_proj.weight`."""
+    return operator.attrgetter(attribute)(module)
+
+
+def add_pair(pair: Pair) -> None:
+    """Registers a row."""
+    for layer in pair.torch:
+        assert layer not in PAIRS, layer
+        PAIRS[layer] = pair
+
+
+def is_given(value: Any) -> bool:
+    """Whether an optional weight exists."""
+    return value is not None
+
+
+def same_or_tuple(value: Any) -> Any:
+    """An int where all axes agree."""
+    if isinstance(value, int):
+        return value
+    return value[0] if len(set(value)) == 1 else tuple(value)
+
+
+def conv_padding(padding: Any) -> Any:
+    """Linen's padding: an int for all sides, pairs for each axis, or the name of a rule."""
+    if isinstance(padding, str):
+        return padding.upper()
+    alike = same_or_tuple(padding)
+    return alike if isinstance(alike, int) else tuple((side, side) for side in padding)
+
+
+def rounded(number: float) -> float:
+    """A complement such as 1 - 0.1 without its last binary digits."""
+    return float(f"{number:.12g}")
+
+
+# ---- how the calls are built
+
+
+def over_last_axis(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Layers that work on PyTorch's last axis and keep the others."""
+    value = build.input_of(frame)
+    if isinstance(value.facet, Folded) and not (build.takes_fold(frame, value)):
+        value = build.unfolded(value)
+    last = value.rank - 1
+    order = (*[axis for axis in value.order if axis != last], last)
+    value = build.moved(build.spread(build.computed(value)), order)
+    return build.result(Call(construct, (build.tree(value),)), order=order)
+
+
+def channels_last(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Layers that want `[batch, *spatial, channels]`; PyTorch's axis 1 holds the channels."""
+    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    rank = len(build.shape)
+    if value.rank != rank or rank < 2:
+        raise LoweringError("an input without a batch axis")
+    order = channels_last_order(rank)
+    tree = build.tree(value, order)
+    return build.in_layout(build.result(Call(construct, (tree,)), order=order))
+
+
+def channels_last_order(rank: int) -> tuple[int, ...]:
+    """Axis 1 moved to the end."""
+    return (0, *range(2, rank), 1)
+
+
+def elementwise(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Layers that look at each entry alone."""
+    return build.elementwise(lambda x: Call(construct, (x,)), build.input_of(frame))
+
+
+def lookup(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Embeddings: a new last axis."""
+    value = build.input_of(frame)
+    if value.tree is not None:
+        value = build.moved(value, tuple(range(value.rank)))
+    value = build.computed(value)
+    value = build.moved(value, tuple(range(value.rank)))
+    return build.result(Call(construct, (build.tree(value),)), stretched=value.stretched)
+
+
+def norm_axes(module: nn.Module) -> int:
+    """Number of trailing axes that a layer norm covers."""
+    return len(module.normalized_shape)
+
+
+# ---- the rows
+
+add_pair(
+    Pair(
+        (nn.Linear,),
+        "Dense",
+        (Setting("", "out_features"), Setting("use_bias", "bias", is_given, default=True)),
+        (Weight("weight", ("kernel",), (1, 0)), Weight("bias", ("bias",))),
+        over_last_axis,
+    )
+)
+
+for _rank, _conv in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)):
+    add_pair(
+        Pair(
+            (_conv,),
+            "Conv",
+            (
+                Setting("", "out_channels"),
+                Setting("", "kernel_size", tuple),
+                Setting("strides", "stride", same_or_tuple, default=1),
+                Setting("padding", "padding", conv_padding),
+                Setting("kernel_dilation", "dilation", same_or_tuple, default=1),
+                Setting("feature_group_count", "groups", default=1),
+                Setting("use_bias", "bias", is_given, default=True),
+            ),
+            (Weight("weight", ("kernel",), (*range(2, 2 + _rank), 1, 0)), Weight("bias", ("bias",))),
+            channels_last,
+            refuses=lambda build, frame: frame.module.padding_mode != "zeros",
+        )
+    )
+
+add_pair(
+    Pair(
+        (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+        "BatchNorm",
+        (
+            Setting("momentum", "momentum", lambda m: rounded(1 - m), default=0.99),
+            Setting("epsilon", "eps", default=1e-5),
+            Setting("use_bias", "bias", is_given, default=True),
+            Setting("use_scale", "weight", is_given, default=True),
+        ),
+        (
+            Weight("weight", ("scale",)),
+            Weight("bias", ("bias",)),
+            Weight("running_mean", ("mean",), collection="batch_stats"),
+            Weight("running_var", ("var",), collection="batch_stats"),
+        ),
+        channels_last,
+        fixed={"use_running_average": Op("not", (TRAIN,))},
+        refuses=lambda build, frame: frame.module.running_mean is None or frame.module.momentum is None,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.LayerNorm,),
+        "LayerNorm",
+        (
+            Setting("epsilon", "eps", default=1e-6),
+            Setting("use_bias", "bias", is_given, default=True),
+            Setting("use_scale", "weight", is_given, default=True),
+        ),
+        (Weight("weight", ("scale",)), Weight("bias", ("bias",))),
+        over_last_axis,
+        refuses=lambda build, frame: norm_axes(frame.module) != 1,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.RMSNorm,),
+        "RMSNorm",
+        (Setting("epsilon", "eps", default=1e-6), Setting("use_scale", "weight", is_given, default=True)),
+        (Weight("weight", ("scale",)),),
+        over_last_axis,
+        refuses=lambda build, frame: norm_axes(frame.module) != 1 or frame.module.eps is None,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.GroupNorm,),
+        "GroupNorm",
+        (
+            Setting("num_groups", "num_groups", default=32),
+            Setting("epsilon", "eps", default=1e-6),
+            Setting("use_bias", "bias", is_given, default=True),
+            Setting("use_scale", "weight", is_given, default=True),
+        ),
+        (Weight("weight", ("scale",)), Weight("bias", ("bias",))),
+        channels_last,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.Embedding,),
+        "Embed",
+        (Setting("", "num_embeddings"), Setting("", "embedding_dim")),
+        (Weight("weight", ("embedding",)),),
+        lookup,
+        refuses=lambda build, frame: frame.module.max_norm is not None,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.Dropout,),
+        "Dropout",
+        (Setting("", "p"),),
+        (),
+        elementwise,
+        fixed={"deterministic": Op("not", (TRAIN,))},
+    )
+)
+
+
+# ---- attention
+
+
+def attention(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """`nn.MultiheadAttention` without averaged weights; PyTorch's default order is `[length, batch, features]`."""
+    named = {name: build.value_of(build.model.node_of_tag[tag]) for tag, name in frame.arguments.items()}
+    batch_first = frame.module.batch_first
+    order = (0, 1, 2) if batch_first else (1, 0, 2)
+    query = named["query"]
+    inputs = [query, named.get("key", query), named.get("value", named.get("key", query))]
+    trees = [build.tree(build.spread(build.unfolded(value)), order) for value in inputs]
+    given = trees if len(set(trees)) > 1 else trees[:1]
+    if len(given) == 3 and trees[1] == trees[2]:
+        given = trees[:2]
+    return build.result(Call(construct, tuple(given)), order=order)
+
+
+def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
+    """Masks, extra biases and returned weights go the long way, operation by operation."""
+    module = frame.module
+    return (
+        bool({"attn_mask", "key_padding_mask"} & set(frame.arguments.values()))
+        or len(build.escaping(frame)) != 1
+        or "query" not in frame.arguments.values()
+        or module.in_proj_weight is None
+        or module.bias_k is not None
+        or module.add_zero_attn
+        or build.model.node_of_tag[next(iter(frame.arguments))].meta["val"].dim() != 3
+        or _is_causal(build, frame)
+    )
+
+
+def _is_causal(build: "FrameLowering", frame: "Frame") -> bool:
+    kernels = [node for node in build.nodes_inside(frame) if "scaled_dot_product" in str(node.target)]
+    return any(len(node.args) > 5 and bool(node.args[5]) or bool(node.kwargs.get("is_causal")) for node in kernels)
+
+
+def _in_projection(index: int) -> Callable[[nn.Module], dict[str, Any]]:
+    def turn(module: nn.Module) -> dict[str, Any]:
+        width, heads = module.embed_dim, module.num_heads
+        return {
+            "part": (index * width, (index + 1) * width),
+            "split": (heads, width // heads, width),
+            "order": (2, 0, 1),
+        }
+
+    return turn
+
+
+def _in_bias(index: int) -> Callable[[nn.Module], dict[str, Any]]:
+    def turn(module: nn.Module) -> dict[str, Any]:
+        width, heads = module.embed_dim, module.num_heads
+        return {"part": (index * width, (index + 1) * width), "split": (heads, width // heads)}
+
+    return turn
+
+
+def _out_projection(module: nn.Module) -> dict[str, Any]:
+    width, heads = module.embed_dim, module.num_heads
+    return {"split": (width, heads, width // heads), "order": (1, 2, 0)}
+
+
+_PROJECTIONS = [
+    row
+    for i, name in enumerate(("query", "key", "value"))
+    for row in (
+        Weight("in_proj_weight", (name, "kernel"), turn=_in_projection(i)),
+        Weight("in_proj_bias", (name, "bias"), turn=_in_bias(i)),
+    )
+]
+
+add_pair(
+    Pair(
+        (nn.MultiheadAttention,),
+        "MultiHeadDotProductAttention",
+        (
+            Setting("", "num_heads"),
+            Setting("dropout_rate", "dropout", default=0.0),
+            Setting("use_bias", "in_proj_bias", is_given, default=True),
+        ),
+        (
+            *_PROJECTIONS,
+            Weight("out_proj.weight", ("out", "kernel"), turn=_out_projection),
+            Weight("out_proj.bias", ("out", "bias")),
+        ),
+        attention,
+        fixed={"deterministic": Op("not", (TRAIN,))},
+        refuses=refuses_attention,
+    )
+)

@@ -1,0 +1,98 @@
+"""Origins: the line of the model's source that a graph node came from, and the names that the line assigns."""
+
+import ast
+import functools
+import linecache
+import re
+from dataclasses import dataclass
+
+import torch
+
+from linstock.bridge._capture import Frame, Site, is_library
+
+STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A statement of the model's source.
+
+    Attributes:
+        file: Source file.
+        line: The line that ran.
+        statement: First line of the statement that the line belongs to.
+        targets: Names that the statement assigns, in order; empty for `return` and the like.
+    """
+
+    file: str
+    line: int
+    statement: int
+    targets: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def origin_of_site(site: Site | None) -> Origin | None:
+    """The statement at a caller's line."""
+    return None if site is None else _origin(site.file, site.line)
+
+
+def origin_of_node(node: torch.fx.Node) -> Origin | None:
+    """The innermost statement outside torch's own code that made `node`."""
+    lines = STACK_LINE.findall(node.meta.get("stack_trace") or "")
+    for file, line in reversed(lines):
+        if not is_library(file):
+            return _origin(file, int(line))
+    return None
+
+
+def place(frame: Frame, origin: Origin | None) -> str:
+    """Where something is, for a message: module path and source line."""
+    return f"`{frame.path or '(the model itself)'}`" + (f", {origin}" if origin else "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _origin(file: str, line: int) -> Origin:
+    best: ast.stmt | None = None
+    for node in _statements(file):
+        if node.lineno <= line <= (node.end_lineno or node.lineno):
+            if best is None or node.lineno >= best.lineno:
+                best = node
+    if best is None:
+        return Origin(file, line, line, ())
+    return Origin(file, line, best.lineno, _targets(best))
+
+
+@functools.lru_cache(maxsize=256)
+def _statements(file: str) -> tuple[ast.stmt, ...]:
+    source = "".join(linecache.getlines(file))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return ()
+    simple = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)
+    return tuple(node for node in ast.walk(tree) if isinstance(node, simple))
+
+
+def _targets(statement: ast.stmt) -> tuple[str, ...]:
+    if isinstance(statement, ast.Assign):
+        target: ast.expr = statement.targets[0]
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return tuple(_target_name(part) for part in target.elts)
+        return (_target_name(target),)
+    if isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
+        return (_target_name(statement.target),)
+    return ()
+
+
+def _target_name(target: ast.expr) -> str:
+    if isinstance(target, ast.Name):
+        return target.id
+    if isinstance(target, ast.Attribute):
+        return target.attr
+    if isinstance(target, ast.Starred):
+        return _target_name(target.value)
+    if isinstance(target, ast.Subscript):
+        return _target_name(target.value)
+    return ""

@@ -1,0 +1,227 @@
+"""Shapes: reshaping, moving, adding, joining and splitting axes."""
+
+import dataclasses
+from typing import Any
+
+from linstock.bridge._builder import Builder
+from linstock.bridge._rows import lowers
+from linstock.bridge._shapes import insert_axis, remove_axis
+from linstock.bridge._shapes import reshape as reshaped
+from linstock.bridge._tree import Const, Index, Seq, Span, call
+from linstock.bridge._values import Fill, Folded, Iota, Parameter, Value
+
+LAST = 9223372036854775807
+
+
+@lowers("aten.view", "aten.reshape", "aten._unsafe_view", accepts="stretched facet")
+def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Value:
+    if isinstance(self.facet, Fill):
+        return Value(None, build.shape, self.dtype, facet=self.facet)
+    written = size if size is not None else shape
+    return reshaped(build, self, build.shape, written or ())
+
+
+@lowers("aten.flatten", "aten.unflatten", accepts="stretched folded", ignores="start_dim end_dim dim sizes")
+def flatten(build: Builder, self: Value) -> Value:
+    if self.shape == build.shape:
+        return self
+    if isinstance(self.facet, Folded):
+        self = build.unfolded(self)
+    return reshaped(build, self, build.shape)
+
+
+@lowers("aten.permute", accepts="stretched facet folded")
+def permute(build: Builder, self: Value, dims: list[int]) -> Value:
+    return relabeled(build, self, [dim % self.rank for dim in dims])
+
+
+@lowers("aten.transpose", accepts="stretched facet folded")
+def transpose(build: Builder, self: Value, dim0: int, dim1: int) -> Value:
+    axes = list(range(self.rank))
+    axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
+    return relabeled(build, self, axes)
+
+
+@lowers("aten.t", "aten.numpy_T", "aten.mT", "aten.matrix_H", accepts="stretched facet folded")
+def matrix_transpose(build: Builder, self: Value) -> Value:
+    return self if self.rank < 2 else transpose(build, self, -2 % self.rank, -1 % self.rank)
+
+
+@lowers("aten.movedim", accepts="stretched facet folded")
+def movedim(build: Builder, self: Value, source: Any, destination: Any) -> Value:
+    sources = [axis % self.rank for axis in ([source] if isinstance(source, int) else source)]
+    targets = [axis % self.rank for axis in ([destination] if isinstance(destination, int) else destination)]
+    rest = [axis for axis in range(self.rank) if axis not in sources]
+    axes = []
+    for at in range(self.rank):
+        axes.append(sources[targets.index(at)] if at in targets else rest.pop(0))
+    return relabeled(build, self, axes)
+
+
+def relabeled(build: Builder, value: Value, axes: list[int]) -> Value:
+    """`permute`: the axes get other names and stay where they are."""
+    if isinstance(value.facet, Parameter) or value.tree is None and not isinstance(value.facet, (Iota, Fill)):
+        value = build.computed(value)
+    return value.relabeled(axes)
+
+
+@lowers("aten.unsqueeze", accepts="stretched facet folded")
+def unsqueeze(build: Builder, self: Value, dim: int) -> Value:
+    return insert_axis(build, self, dim % (self.rank + 1))
+
+
+@lowers("aten.squeeze", accepts="stretched facet folded")
+def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
+    dims = range(self.rank) if dim is None else [dim] if isinstance(dim, int) else dim
+    for axis in sorted({axis % self.rank for axis in dims}, reverse=True):
+        if self.shape[axis] == 1:
+            self = remove_axis(build, self, axis)
+    return self
+
+
+@lowers("aten.expand", "aten.expand_as", "aten.broadcast_to", accepts="stretched facet folded", ignores="size other")
+def expand(build: Builder, self: Value) -> Value:
+    if isinstance(self.facet, Fill):
+        return Value(None, build.shape, self.dtype, facet=self.facet)
+    if self.shape == build.shape:
+        return self
+    if isinstance(self.facet, Parameter):
+        self = build.computed(self)
+    while self.rank < len(build.shape):
+        self = insert_axis(build, self, 0)
+    changed = {axis for axis in range(self.rank) if self.shape[axis] != build.shape[axis]}
+    return dataclasses.replace(self, shape=build.shape, stretched=self.stretched | changed)
+
+
+@lowers("aten.cat", "aten.concat", "aten.concatenate")
+def cat(build: Builder, tensors: list[Value], dim: int = 0) -> Value:
+    tensors = [tensor for tensor in tensors if tensor.shape != (0,)]
+    lead = next((tensor for tensor in tensors if not tensor.is_plain), tensors[0])
+    parts = [build.tree(tensor, lead.order) for tensor in tensors]
+    axis = _from_end(lead.position(dim), lead.rank)
+    return build.result(call("jnp.concatenate", Seq(tuple(parts), square=True), axis=axis), order=lead.order)
+
+
+@lowers("aten.stack")
+def stack(build: Builder, tensors: list[Value], dim: int = 0) -> Value:
+    parts = [build.plain(tensor) for tensor in tensors]
+    at = dim % (tensors[0].rank + 1)
+    axis = {"axis": _from_end(at, tensors[0].rank + 1)} if at else {}
+    return build.result(call("jnp.stack", Seq(tuple(parts), square=True), **axis))
+
+
+def _from_end(axis: int, rank: int) -> int:
+    return -1 if axis == rank - 1 and axis > 0 else axis
+
+
+@lowers("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.unsafe_split", "aten.unsafe_chunk", ignores="split_size split_sizes chunks sections indices")
+def split(build: Builder, self: Value, dim: int = 0) -> Any:
+    parts = [dataclasses.replace(part, order=self.order) for part in build.parts]
+    axis = _from_end(self.position(dim), self.rank)
+    sizes = [part.shape[dim] for part in parts]
+    if len(parts) == 1:
+        return [self]
+    if all(size == sizes[0] for size in sizes):
+        where: Any = len(parts)
+    else:
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        where = build.shape_tree(ends) if len(ends) > 1 else Seq((build.size(ends[0]),))
+    return build.results(call("jnp.split", build.tree(self), where, axis=axis), parts)
+
+
+@lowers("aten.unbind")
+def unbind(build: Builder, self: Value, dim: int = 0) -> list[Value]:
+    return [pick(build, self, dim % self.rank, i, part) for i, part in enumerate(build.parts)]
+
+
+def pick(build: Builder, value: Value, axis: int, index: Any, part: Value) -> Value:
+    """`value[..., index, ...]`: one entry along a logical axis."""
+    at = value.position(axis)
+    order = [old - (old > axis) for old in value.order if old != axis]
+    items = (*[Span()] * at, build.size(index) if not isinstance(index, int) else Const(index))
+    tree = Index(build.tree(value), items)
+    return build.result(tree, order=order, shape=part.shape, dtype=part.dtype)
+
+
+@lowers("aten.repeat")
+def repeat(build: Builder, self: Value, repeats: list[Any]) -> Value:
+    shape = build.shape
+    tree = build.plain(self)
+    if all(count == 1 for count in repeats[: len(repeats) - self.rank]) and len(repeats) == self.rank:
+        if all(count == 1 for count in repeats):
+            return self
+    return build.result(call("jnp.tile", tree, build.shape_tree(repeats)), shape=shape)
+
+
+@lowers("aten.flip")
+def flip(build: Builder, self: Value, dims: list[int]) -> Value:
+    axes = tuple(sorted(self.position(dim) for dim in dims))
+    return build.result(call("jnp.flip", build.tree(self), axis=axes[0] if len(axes) == 1 else axes), order=self.order)
+
+
+@lowers("aten.roll")
+def roll(build: Builder, self: Value, shifts: Any, dims: Any = ()) -> Value:
+    axes = tuple(self.position(dim) for dim in dims)
+    shift, axis = (shifts[0], axes[0]) if len(axes) == 1 else (tuple(shifts), axes)
+    return build.result(call("jnp.roll", build.tree(self), shift, axis=axis), order=self.order)
+
+
+@lowers("aten.constant_pad_nd")
+def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) -> Value:
+    return padded(build, self, pad, "constant", value)
+
+
+@lowers("aten.pad")
+def pad(build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None) -> Value:
+    return padded(build, self, pad, mode, value)
+
+
+def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any) -> Value:
+    """PyTorch lists pads from the last axis on, JAX axis by axis."""
+    jax_mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    if all(isinstance(width, int) and width == 0 for width in pad):
+        return value
+    widths: dict[int, tuple[Any, Any]] = {}
+    for i in range(0, len(pad), 2):
+        widths[value.rank - 1 - i // 2] = (pad[i], pad[i + 1])
+    if any(isinstance(width, int) and width < 0 for pair in widths.values() for width in pair):
+        value = _cropped(build, value, widths)
+        widths = {a: tuple(max(w, 0) if isinstance(w, int) else w for w in p) for a, p in widths.items()}  # type: ignore[misc]
+        if all(pair == (0, 0) for pair in widths.values()):
+            return value
+    pairs = tuple(
+        tuple(build.size(width) for width in widths.get(axis, (0, 0))) for axis in value.order
+    )
+    settings: dict[str, Any] = {} if jax_mode == "constant" else {"mode": jax_mode}
+    if jax_mode == "constant" and number:
+        settings["constant_values"] = number
+    return build.result(call("jnp.pad", build.tree(value), pairs, **settings), order=value.order)
+
+
+def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -> Value:
+    shape = list(value.shape)
+    items = []
+    for axis in value.order:
+        left, right = widths.get(axis, (0, 0))
+        start, stop = max(-left, 0), max(-right, 0)
+        shape[axis] = shape[axis] - start - stop
+        items.append(Span(Const(start) if start else None, Const(-stop) if stop else None))
+    return build.result(Index(build.tree(value), tuple(items)), order=value.order, shape=tuple(shape))
+
+
+@lowers("aten.pixel_shuffle")
+def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
+    *front, channels, height, width = self.shape
+    r = upscale_factor
+    opened = reshaped(build, self, (*front, channels // r**2, r, r, height, width))
+    n = len(front)
+    moved = opened.relabeled([*range(n), n, n + 3, n + 1, n + 4, n + 2])
+    return reshaped(build, moved, build.shape)
+
+
+@lowers("aten.repeat_interleave.self_int")
+def repeat_interleave(build: Builder, self: Value, repeats: int, dim: int | None = None) -> Value:
+    if dim is None:
+        return build.result(call("jnp.repeat", build.plain(self), repeats))
+    return build.result(call("jnp.repeat", build.tree(self), repeats, axis=self.position(dim)), order=self.order)
+
