@@ -1,1 +1,14 @@
-"""The bridge between PyTorch and Flax Linen."""
+"""The bridge between PyTorch and Flax Linen: `to_linen` and what it returns and raises."""
+
+from linstock.bridge._conversion import Conversion as Conversion
+from linstock.bridge._conversion import to_linen as to_linen
+from linstock.bridge._errors import CaptureError as CaptureError
+from linstock.bridge._errors import ConversionError as ConversionError
+from linstock.bridge._errors import InputError as InputError
+from linstock.bridge._errors import Missing as Missing
+from linstock.bridge._errors import OutputExistsError as OutputExistsError
+from linstock.bridge._errors import UnsupportedError as UnsupportedError
+from linstock.bridge._verify import OutputError as OutputError
+from linstock.bridge._verify import Report as Report
+from linstock.bridge._weights import WeightMap as WeightMap
+from linstock.bridge._weights import WeightRow as WeightRow

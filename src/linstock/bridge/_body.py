@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
+
 from linstock.bridge._capture import Frame
 from linstock.bridge._origins import Origin
 from linstock.bridge._tree import Name, Ref, Tree
@@ -43,6 +45,7 @@ class Body:
         outputs: What is returned.
         children: Bodies of the calls inside that become classes of their own, by owner; several where a module is
             called again.
+        dtypes: PyTorch's dtype of each value, where known.
         uses_train: Whether anything inside depends on `train`.
     """
 
@@ -53,6 +56,7 @@ class Body:
     statements: dict[int, Statement] = field(default_factory=dict)
     outputs: list[Tree] = field(default_factory=list)
     children: dict[str, "list[Body]"] = field(default_factory=dict)
+    dtypes: dict[Ref, torch.dtype] = field(default_factory=dict)
     uses_train: bool = False
 
     def stored_shapes(self) -> Iterator[tuple[Ref, tuple[Size, ...]]]:

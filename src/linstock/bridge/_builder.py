@@ -118,7 +118,9 @@ class Builder:
             stretched,
             facet,
         )
-        return dataclasses.replace(value, tree=self.add(tree, value.stored_shape))
+        ref = self.add(tree, value.stored_shape)
+        self.body.dtypes[ref] = value.dtype
+        return dataclasses.replace(value, tree=ref)
 
     def results(self, tree: Tree, values: Sequence[Value]) -> list[Value]:
         """Adds a step that gives a tuple; `values` say what each part is."""
@@ -248,7 +250,8 @@ class Builder:
         extra = (literal(number),) if name == "full" else ()
         dtype = (("dtype", dtype_name(value.dtype)),)
         if same is not None and not all(isinstance(size, int) for size in shape):
-            tree = Call(Name(f"jnp.{name}_like"), (same, *extra), dtype)
+            known = () if self.body.dtypes.get(same) == value.dtype else dtype
+            tree = Call(Name(f"jnp.{name}_like"), (same, *extra), known)
         else:
             tree = Call(Name(f"jnp.{name}"), (self.shape_tree(shape), *extra), dtype)
         return dataclasses.replace(value, tree=self.add(tree, shape))

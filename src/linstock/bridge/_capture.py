@@ -271,8 +271,10 @@ def _attempts(
     if dynamic:
         everything = (args, kwargs)
         doubled = pytree.tree_map(_doubled, everything) if _is_single_batch(everything) else everything
-        for axes in (None, (0,)):
-            shapes = pytree.tree_map(lambda leaf, axes=axes: _dynamic_axes(leaf, axes), doubled)
+        sizes = {leaf.shape[0] for leaf in pytree.tree_leaves(doubled) if isinstance(leaf, torch.Tensor) and leaf.dim()}
+        shared = Dim("batch", min=1) if len(sizes) == 1 else Dim.AUTO
+        for first, rest in ((shared, Dim.AUTO), (Dim.AUTO, Dim.AUTO), (Dim.AUTO, None)):
+            shapes = pytree.tree_map(lambda leaf, f=first, r=rest: _dynamic_axes(leaf, f, r), doubled)
             yield doubled, _by_argument(shapes)
     yield (args, kwargs), None
 
@@ -293,11 +295,10 @@ def _doubled(leaf: Any) -> Any:
     return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf
 
 
-def _dynamic_axes(leaf: Any, axes: tuple[int, ...] | None) -> Any:
+def _dynamic_axes(leaf: Any, first: Any, rest: Any) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return None
-    free = range(leaf.dim()) if axes is None else axes
-    return {axis: Dim.AUTO for axis in free if axis < leaf.dim()}
+    return {axis: rest if axis else first for axis in range(leaf.dim()) if axis == 0 or rest is not None}
 
 
 def _frames_of(program: ExportedProgram, recorder: _Recorder) -> dict[torch.fx.Node, Frame]:

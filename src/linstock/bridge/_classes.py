@@ -86,7 +86,7 @@ class LinenClass:
         settings = [(f.name, Const(f.values[index])) for f in self.fields]
         required = [f for f in self.fields if not f.has_default]
         if len(required) == 1:
-            settings[0] = ("", settings[0][1])
+            settings[0] = ("*" + settings[0][0], settings[0][1])
         return tuple(settings)
 
     @property

@@ -4,15 +4,14 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from linstock.bridge._classes import LinenClass
 from linstock.bridge._errors import ConversionError
 from linstock.bridge._loops import roll
-from linstock.bridge._naming import Assign, For, If, Line, Method, Return, name_steps
-from linstock.bridge._tree import Const, Name, Seq, Tree, text, walk
+from linstock.bridge._naming import Assign, For, If, Line, Method, Return, fold_return, name_steps
+from linstock.bridge._tree import Const, Seq, Tree, text
 
 RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
 GLOBALS = {"jax": "import jax", "jnp": "import jax.numpy as jnp"}
@@ -35,12 +34,15 @@ class Emitted:
     uses_train: bool
 
 
-def emit(classes: Sequence[LinenClass], docstring: "Iterable[str]", runtime: str) -> Emitted:
+def emit(
+    classes: Sequence[LinenClass], docstring: Callable[[str, list[str], bool], Iterable[str]], runtime: str
+) -> Emitted:
     """Writes the classes as a file.
 
     Args:
         classes: The classes, those that others use first; the last one is the model.
-        docstring: Lines of the file's docstring.
+        docstring: Gives the lines of the file's docstring from the model's class, its arguments, and whether it
+            takes `train`.
         runtime: `"flax"` or `"linstock"`: which Linen the file imports.
     """
     methods = [name_steps(linen_class) for linen_class in classes]
@@ -50,9 +52,9 @@ def emit(classes: Sequence[LinenClass], docstring: "Iterable[str]", runtime: str
         body = "\n".join(_class_body(linen_class, method))
         blocks.append(_class_text(linen_class, body, bodies))
     imports = _imports(blocks, runtime)
-    quoted = '"""' + "\n".join(docstring).strip() + '\n"""'
-    source = "\n\n".join([quoted, imports, *blocks]) + "\n"
     root = classes[-1]
+    quoted = '"""' + "\n".join(docstring(root.name, methods[-1].args, root.uses_train)).strip() + '\n"""'
+    source = "\n\n".join([quoted, imports, *blocks]) + "\n"
     return Emitted(formatted(source), root.name, methods[-1].args, root.uses_train)
 
 
@@ -75,7 +77,7 @@ def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
     train = ["train: bool = False"] if linen_class.uses_train else []
     yield "    @nn.compact"
     yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
-    for line in _printed(roll(method.lines)):
+    for line in _printed(fold_return(roll(method.lines))):
         yield f"        {line}"
 
 
@@ -104,7 +106,7 @@ def _bare(value: Tree) -> str:
 def _imports(blocks: Sequence[str], runtime: str) -> str:
     body = "\n".join(blocks)
     lines = [line for name, line in GLOBALS.items() if f"{name}." in body]
-    return "\n".join([*lines, RUNTIMES[runtime]]) if runtime == "flax" else "\n".join([*lines, RUNTIMES[runtime]])
+    return "\n".join([*lines, RUNTIMES[runtime]])
 
 
 def formatted(source: str) -> str:
@@ -139,12 +141,3 @@ def _run(command: list[str], source: str) -> str:
         )
     return done.stdout
 
-
-def indented(lines: Iterable[str]) -> str:
-    """Lines four columns in."""
-    return textwrap.indent("\n".join(lines), "    ")
-
-
-def names_in(tree: Tree) -> set[str]:
-    """Global names that a tree uses."""
-    return {part.id for part in walk(tree) if isinstance(part, Name)}

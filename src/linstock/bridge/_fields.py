@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from linstock.bridge._layers import Pair, find_pair, same_or_tuple
-from linstock.bridge._tree import Call, Const, Construct, Dim, Field, FString, IfElse, Name, Op, Ref, Tree, children
+from linstock.bridge._tree import Call, Const, Construct, Dim, Field, FString, IfElse, Op, Ref, Tree, children
 from linstock.bridge._values import Size
 
 ABSENT = object()
@@ -118,12 +118,12 @@ class Solver:
 
     def solve(self, tree: Tree, rows: list[list[Const] | None]) -> list[Tree]:
         """An expression for each constant of `tree`; `rows` are the instances' constants, None where it is absent."""
-        contexts = list(_contexts(tree, self.modules[0]))
+        found = list(contexts(tree, self.modules[0]))
         known = next(row for row in rows if row is not None)
-        assert len(contexts) == len(known), (tree, contexts, known)
+        assert len(found) == len(known), (tree, found, known)
         return [
             self._one(context, [ABSENT if row is None else row[i].value for row in rows])
-            for i, context in enumerate(contexts)
+            for i, context in enumerate(found)
         ]
 
     def _one(self, context: Context, values: list[Any]) -> Tree:
@@ -234,12 +234,17 @@ def _name_by_flag(with_flag: str, without: str, flag: str) -> Tree:
     return IfElse(Field(flag), Const(with_flag), Const(without))
 
 
-def _contexts(tree: Tree, module: nn.Module) -> Iterator[Context]:
-    """Where each hole of a tree stands, in the order of `holes`."""
+def contexts(tree: Tree, module: nn.Module | None = None) -> Iterator[Context]:
+    """Where each hole of a tree stands, in the order of `holes`.
+
+    Args:
+        tree: The tree.
+        module: The torch module whose submodules the tree makes, to learn how its source names settings.
+    """
     yield from _contexts_in(tree, Context("", "value"), module)
 
 
-def _contexts_in(tree: Tree, context: Context, module: nn.Module) -> Iterator[Context]:
+def _contexts_in(tree: Tree, context: Context, module: nn.Module | None) -> Iterator[Context]:
     if isinstance(tree, Const):
         if isinstance(tree.value, (bool, int, float, tuple)):
             yield context
@@ -257,17 +262,16 @@ def _contexts_in(tree: Tree, context: Context, module: nn.Module) -> Iterator[Co
         yield from _contexts_in(child, context, module)
 
 
-def _construct_contexts(made: Construct, module: nn.Module) -> Iterator[Context]:
+def _construct_contexts(made: Construct, module: nn.Module | None) -> Iterator[Context]:
     yield from _contexts_in(made.function, Context(made.owner, "value"), module)
-    pair = _pair_at(module, made.owner)
+    pair = _pair_at(module, made.owner) if module is not None else None
     defaults = dict(made.defaults)
-    positional = iter(_positional_names(made, pair))
     attributes = [s.torch for s in pair.settings] if pair is not None else []
     for i, (key, value) in enumerate(made.settings):
-        default = defaults.get(key) if key else None
+        default = defaults.get(key)
         context = Context(
             made.owner,
-            key or next(positional),
+            key.lstrip("*"),
             attributes[i] if i < len(attributes) else "",
             default.value if isinstance(default, Const) else ABSENT,
         )
@@ -281,20 +285,6 @@ def _pair_at(module: nn.Module, owner: str) -> Pair | None:
         return find_pair(module.get_submodule(owner))
     except AttributeError:
         return None
-
-
-POSITIONAL = {
-    "nn.Dense": ("features",),
-    "nn.Conv": ("features", "kernel_size"),
-    "nn.Embed": ("num_embeddings", "features"),
-    "nn.Dropout": ("rate",),
-    "nn.MultiHeadDotProductAttention": ("num_heads",),
-}
-
-
-def _positional_names(made: Construct, pair: Pair | None) -> tuple[str, ...]:
-    function = made.function.id if isinstance(made.function, Name) else ""
-    return POSITIONAL.get(function, ("value",) * len(made.settings))
 
 
 @functools.lru_cache(maxsize=512)

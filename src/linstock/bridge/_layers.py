@@ -24,7 +24,7 @@ class Setting:
     """One setting of a layer under both names.
 
     Attributes:
-        linen: Field of the Linen layer; an empty name means the next positional argument.
+        linen: Field of the Linen layer; with a `*` in front it is written as a positional argument.
         torch: Attribute of the torch layer.
         to_linen: Turns the torch value into Linen's.
         default: Linen's default, which is not written.
@@ -208,7 +208,7 @@ add_pair(
     Pair(
         (nn.Linear,),
         "Dense",
-        (Setting("", "out_features"), Setting("use_bias", "bias", is_given, default=True)),
+        (Setting("*features", "out_features"), Setting("use_bias", "bias", is_given, default=True)),
         (Weight("weight", ("kernel",), (1, 0)), Weight("bias", ("bias",))),
         over_last_axis,
     )
@@ -220,8 +220,8 @@ for _rank, _conv in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)):
             (_conv,),
             "Conv",
             (
-                Setting("", "out_channels"),
-                Setting("", "kernel_size", tuple),
+                Setting("*features", "out_channels"),
+                Setting("*kernel_size", "kernel_size", tuple),
                 Setting("strides", "stride", same_or_tuple, default=1),
                 Setting("padding", "padding", conv_padding),
                 Setting("kernel_dilation", "dilation", same_or_tuple, default=1),
@@ -301,7 +301,7 @@ add_pair(
     Pair(
         (nn.Embedding,),
         "Embed",
-        (Setting("", "num_embeddings"), Setting("", "embedding_dim")),
+        (Setting("*num_embeddings", "num_embeddings"), Setting("*features", "embedding_dim")),
         (Weight("weight", ("embedding",)),),
         lookup,
         refuses=lambda build, frame: frame.module.max_norm is not None,
@@ -312,7 +312,7 @@ add_pair(
     Pair(
         (nn.Dropout,),
         "Dropout",
-        (Setting("", "p"),),
+        (Setting("*rate", "p"),),
         (),
         elementwise,
         fixed={"deterministic": Op("not", (TRAIN,))},
@@ -396,7 +396,7 @@ add_pair(
         (nn.MultiheadAttention,),
         "MultiHeadDotProductAttention",
         (
-            Setting("", "num_heads"),
+            Setting("*num_heads", "num_heads"),
             Setting("dropout_rate", "dropout", default=0.0),
             Setting("use_bias", "in_proj_bias", is_given, default=True),
         ),

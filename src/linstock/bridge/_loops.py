@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from linstock.bridge._classes import filled, holes, skeleton
+from linstock.bridge._fields import contexts
 from linstock.bridge._naming import Assign, For, If, Line
 from linstock.bridge._tree import Const, FString, IfElse, Name, Op, Seq, Tree, call, walk
 
@@ -67,9 +68,9 @@ def _loop(turns: Sequence[Sequence[Line]], depth: int) -> For | None:
     for position, line in enumerate(turns[0]):
         assert isinstance(line, Assign)
         values: list[Tree] = []
-        for hole in range(len(rows[0][position])):
+        for hole, context in enumerate(contexts(line.value)):
             column = [row[position][hole].value for row in rows]
-            made, is_varied = _expression(column, counter, start, tables)
+            made, is_varied = _expression(column, counter, start, tables, context.setting)
             if made is None:
                 return None
             varied += is_varied
@@ -115,7 +116,9 @@ def _counts_from(rows: list[list[list[Const]]], start: int) -> bool:
     return False
 
 
-def _expression(column: list[Any], counter: str, start: int, tables: dict[str, list[Any]]) -> tuple[Tree | None, bool]:
+def _expression(
+    column: list[Any], counter: str, start: int, tables: dict[str, list[Any]], setting: str
+) -> tuple[Tree | None, bool]:
     """A value as the turns of the loop have it, and whether it varies in another way than by being counted."""
     if all(repr(value) == repr(column[0]) for value in column):
         return Const(column[0]), False
@@ -134,7 +137,7 @@ def _expression(column: list[Any], counter: str, start: int, tables: dict[str, l
     for name, known in tables.items():
         if known == column:
             return Name(name), True
-    name = ("value", "other", "third")[min(len(tables), 2)]
+    name = setting if setting not in tables else f"{setting}_{len(tables)}"
     tables[name] = column
     return Name(name), True
 

@@ -49,6 +49,7 @@ class Lowered:
             that PyTorch returns there.
         rows: The weight map's rows.
         kept: Tensors of the state_dict without a variable.
+        fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
     """
 
@@ -57,6 +58,7 @@ class Lowered:
     outputs: list[Any]
     rows: list[WeightRow]
     kept: dict[str, torch.Tensor]
+    fixed: dict[str, torch.Tensor]
     notes: list[str]
 
 
@@ -80,7 +82,8 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     outputs = root.give([root.environment.get(node) if isinstance(node, Node) else node for node in _user_outputs(capture)])
     if shared.missing:
         raise UnsupportedError(shared.missing)
-    return Lowered(root.body, inputs, outputs, shared.state.rows(), shared.state.unused(), shared.notes)
+    state = shared.state
+    return Lowered(root.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes)
 
 
 def _events(capture: Capture) -> dict[Frame, list[Node | Frame]]:
@@ -436,6 +439,7 @@ class FrameLowering(Builder):
         key = self.new_key()
         self.body.args[key] = name
         self.body.arg_shapes[key] = value.stored_shape
+        self.body.dtypes[Ref(key)] = value.dtype
         self.passed[key] = outer
         return Ref(key)
 
@@ -508,7 +512,12 @@ class FrameLowering(Builder):
             holding = Holding(self.body.path, collection, local, stored, self.frame.path)
             state.hold(tensor, holding)
         held = dataclasses.replace(value, order=holding.order, facet=None)
-        return dataclasses.replace(held, tree=self.add(_declaration(tensor, holding, held), held.stored_shape))
+        start = state.initializer_for(self.frame.module, holding.name, tensor.value)
+        saved = self.origin, self.hint
+        self.origin, self.hint = None, holding.name
+        ref = self.add(_declaration(tensor, holding, held, start), held.stored_shape)
+        self.origin, self.hint = saved
+        return dataclasses.replace(held, tree=ref)
 
     def read_value(self, value: Value) -> Value:
         """A parameter as a value of this frame, in the order it is stored."""
@@ -553,10 +562,10 @@ def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _declaration(tensor: Tensor, holding: Holding, held: Value) -> Tree:
+def _declaration(tensor: Tensor, holding: Holding, held: Value, start: tuple[str, tuple[Any, ...]]) -> Tree:
     """`self.param(...)`, or `self.variable(...).value` for a buffer."""
     shape = literal(tuple(held.stored_shape))
-    name, arguments = _state.initializer(tensor.value)
+    name, arguments = start
     if holding.collection == "params":
         made: Tree = Name(f"nn.initializers.{name}")
         if arguments:

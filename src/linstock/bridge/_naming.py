@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from linstock.bridge._body import Statement
 from linstock.bridge._classes import LinenClass, Run, Step
+from linstock.bridge._origins import alias_before
 from linstock.bridge._tree import (
     Attr,
     Call,
@@ -31,7 +32,10 @@ from linstock.bridge._tree import (
 from linstock.bridge._values import Size
 
 RESERVED = {"jnp", "jax", "nn", "self", "train", "partial"}
+# How long an expression may grow: as an argument of a layer, in general, and as `layer(x).reshape(...)`.
+SHORT = 34
 WIDTH = 76
+WIDE = 110
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class _Namer:
             i = stop
         outputs = [self._written(tree, len(steps)) for tree in self.linen_class.outputs]
         self.lines.append(Return(outputs[0] if len(outputs) == 1 else Seq(tuple(outputs))))
-        return Method(args, _folded_return(self.lines))
+        return Method(args, self.lines)
 
     # ---- what is nested
 
@@ -150,15 +154,13 @@ class _Namer:
         for tree in self.linen_class.outputs:
             yield len(self.linen_class.steps), tree
 
-    def _last_uses(self) -> dict[int, int]:
-        last: dict[int, int] = {}
+    def _last_uses(self) -> dict[Ref, int]:
+        last: dict[Ref, int] = {}
         for position, ref in self._uses():
-            last[ref.key] = max(last.get(ref.key, -1), position)
+            last[ref] = max(last.get(ref, -1), position)
         for run in self.linen_class.runs.values():
             for choice in run.choices:
-                end = max(last.get(choice.taken.key, -1), last.get(choice.otherwise.key, -1))
-                last[choice.taken.key] = end
-                last[choice.otherwise.key] = max(last.get(choice.otherwise.key, -1), self.position[choice.taken.key])
+                last[choice.otherwise] = max(last.get(choice.otherwise, -1), self.position[choice.taken.key])
         return last
 
     def _nested(self) -> set[int]:
@@ -188,15 +190,17 @@ class _Namer:
         tree = step.statement.tree
         is_layer = _is_layer(tree)
         if consumer is None:
-            return True
+            return not _is_declaration(tree)
         reading = consumer.statement.tree
         if is_layer and (_is_layer(reading) or _count_layers(reading, step.key, self.linen_class) > 1):
             return False
-        if is_layer and isinstance(reading, Call) and len(reading.args) > 2:
+        if _is_declaration(tree) or self._has_own_name(step, consumer):
             return False
-        if length[step.key] + len(text(reading)) > WIDTH:
-            return not is_layer and length[step.key] <= WIDTH // 2 and not self._has_own_name(step, consumer)
-        return not self._has_own_name(step, consumer)
+        if _is_layer(reading) and length[step.key] > SHORT:
+            return False
+        if length[step.key] + len(text(reading)) <= (WIDE if _is_chained(reading, step.key) else WIDTH):
+            return True
+        return not is_layer and length[step.key] <= WIDTH
 
     def _has_own_name(self, step: Step, consumer: Step) -> bool:
         """Whether the source names the value, and its reader otherwise."""
@@ -236,8 +240,7 @@ class _Namer:
             if step.statement.is_tuple and ref not in read and ref.key not in self.forced:
                 targets.append("_")
                 continue
-            wanted = preset.get(step.key) or self._wanted(step.statement, i)
-            name = wanted if step.key in preset else self._free(wanted, position)
+            name = preset.get(step.key) or self._chosen(step.statement, i, position, lines)
             self._bind(name, ref)
             targets.append(name)
         lines.append(Assign(tuple(targets), value))
@@ -251,9 +254,10 @@ class _Namer:
             taken = next(step for step in steps if step.key == choice.taken.key)
             otherwise = self.name_of.get(choice.otherwise)
             wanted = self._wanted(taken.statement, 0)
-            is_free = otherwise is not None and self.last_use[choice.otherwise.key] <= self.position[taken.key]
-            if otherwise is not None and (wanted == otherwise or is_free):
-                name = otherwise if is_free else self._free(wanted, position)
+            is_done = self.last_use[choice.otherwise] <= self.position[taken.key]
+            is_unnamed = taken.statement.origin is None or not taken.statement.origin.targets
+            if otherwise is not None and is_done and (wanted == otherwise or is_unnamed):
+                name = otherwise
             else:
                 name = self._free(wanted, position)
             if name != otherwise:
@@ -262,6 +266,9 @@ class _Namer:
             preset[taken.key] = name
         self.lines.extend(before)
         saved = dict(self.bound)
+        for name in preset.values():
+            if self.name_of[self.bound[name]] != name:  # a second name, given just before the branch
+                self.bound.pop(name)
         for step in steps:
             self._step(step, inside, preset)
         for name, ref in saved.items():
@@ -283,6 +290,23 @@ class _Namer:
             name = targets[0]
         return _clean(name) or _clean(statement.hint) or "x"
 
+    def _chosen(self, statement: Statement, part: int, position: int, lines: list[Line]) -> str:
+        """The name for a value: the source's, if need be after moving the value that has it now to its alias."""
+        wanted = self._wanted(statement, part)
+        if self._is_free(wanted, position) or statement.origin is None or wanted in self.hoisted.values():
+            return self._free(wanted, position)
+        alias = _clean(alias_before(statement.origin, wanted) or "")
+        holder = self.bound[wanted]
+        if alias and self._is_free(alias, position) and lines is self.lines:
+            at = len(lines)
+            lines.insert(at, Assign((alias,), Name(wanted)))
+            self._bind(alias, holder)
+            return wanted
+        hint = _clean(statement.hint)
+        if _is_layer(statement.tree) and hint and self._is_free(hint, position):
+            return hint
+        return self._free(wanted, position)
+
     def _free(self, name: str, position: int = -1) -> str:
         """`name`, or a numbered one while `name` holds a value that is still to be read."""
         candidate, number = name, 2
@@ -300,17 +324,11 @@ class _Namer:
 
     def _end(self, ref: Ref) -> int:
         """The last position where a value is read, directly or inside a nested step."""
-        end = self.last_use.get(ref.key, -1)
-        for key in self.nested:
-            if key in self.position and any(r.key == ref.key for r in _value_refs(self.linen_class.steps[self.position[key]].statement.tree)):
-                end = max(end, self._end_of_step(key))
-        return end
-
-    def _end_of_step(self, key: int) -> int:
-        end = self.last_use.get(key, -1)
+        end = self.last_use.get(ref, -1)
         steps = self.linen_class.steps
-        if 0 <= end < len(steps) and steps[end].key in self.nested:
-            return max(end, self._end_of_step(steps[end].key))
+        for key in self.nested:
+            if ref in _value_refs(steps[self.position[key]].statement.tree):
+                end = max(end, self._end(Ref(key)))
         return end
 
     def _bind(self, name: str, ref: Ref, *, keep: bool = False) -> None:
@@ -406,6 +424,18 @@ def _is_layer(tree: Tree) -> bool:
     return isinstance(tree, Call) and isinstance(tree.function, Construct)
 
 
+def _is_chained(reading: Tree, key: int) -> bool:
+    """Whether the reader calls a method of the value."""
+    return isinstance(reading, Call) and reading.function in (Attr(Ref(key), "reshape"), Attr(Ref(key), "astype"))
+
+
+def _is_declaration(tree: Tree) -> bool:
+    """Whether the tree declares a parameter or variable of the module."""
+    if isinstance(tree, Attr):
+        tree = tree.base
+    return isinstance(tree, Call) and tree.function in (Name("self.param"), Name("self.variable"))
+
+
 def _count_layers(tree: Tree, key: int, linen_class: LinenClass) -> int:
     """How many calls of submodules a tree would hold with its values written out."""
     by_key = {step.key: step.statement.tree for step in linen_class.steps}
@@ -420,7 +450,7 @@ def _clean(name: str) -> str:
     return f"{name}_" if name in RESERVED else name
 
 
-def _folded_return(lines: list[Line]) -> list[Line]:
+def fold_return(lines: list[Line]) -> list[Line]:
     """`x = f(x)` and then `return x` as `return f(x)`."""
     if len(lines) >= 2:
         last, end = lines[-2], lines[-1]

@@ -66,13 +66,43 @@ def _origin(file: str, line: int) -> Origin:
 
 @functools.lru_cache(maxsize=256)
 def _statements(file: str) -> tuple[ast.stmt, ...]:
-    source = "".join(linecache.getlines(file))
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return ()
+    tree = _parsed(file)
     simple = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)
-    return tuple(node for node in ast.walk(tree) if isinstance(node, simple))
+    return tuple(node for node in ast.walk(tree) if isinstance(node, simple)) if tree else ()
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(file: str) -> ast.Module | None:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def alias_before(origin: Origin, name: str) -> str | None:
+    """The `residual` of a `residual = name` that the source has before a statement, in the same function."""
+    found = None
+    for node in _statements(origin.file):
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == name):
+            continue
+        target = node.targets[0]
+        start = _function_start(origin.file, origin.statement)
+        if isinstance(target, ast.Name) and start <= node.lineno < origin.statement:
+            found = target.id
+    return found
+
+
+def _function_start(file: str, line: int) -> int:
+    """First line of the innermost function around a line."""
+    starts = [node.lineno for node in _functions(file) if node.lineno <= line <= (node.end_lineno or 0)]
+    return max(starts, default=line)
+
+
+@functools.lru_cache(maxsize=256)
+def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
+    tree = _parsed(file)
+    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) if tree else ()
 
 
 def _targets(statement: ast.stmt) -> tuple[str, ...]:

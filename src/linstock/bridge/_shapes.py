@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 
 from linstock.bridge._builder import Builder
-from linstock.bridge._tree import Const, Index, Ref, Span, Tree, method
+from linstock.bridge._tree import Attr, Call, Const, Index, Op, Ref, Seq, Span, Tree, method
 from linstock.bridge._values import Folded, Iota, Parameter, Size, Value
 
 Group = tuple[list[int], list[int]]
@@ -51,6 +51,9 @@ def _reshaped(build: Builder, value: Value, made: Value, written: Sequence[Any])
     assert value.tree is not None
     if made.stored_shape == value.stored_shape:
         return value.tree
+    simpler = _without_keepdims(build, value, made) or _without_collapse(build, value, made)
+    if simpler is not None:
+        return build.add(simpler, made.stored_shape)
     unwritten = next((i for i, size in enumerate(written) if isinstance(size, int) and size == -1), None)
     if unwritten is None:
         products = [i for i, size in enumerate(made.shape) if isinstance(size, sympy.Expr) and not size.is_Symbol]
@@ -60,6 +63,44 @@ def _reshaped(build: Builder, value: Value, made: Value, written: Sequence[Any])
         for axis in made.order
     ]
     return build.add(method(value.tree, "reshape", *sizes), made.stored_shape)
+
+
+def _without_keepdims(build: Builder, value: Value, made: Value) -> Tree | None:
+    """A reduction that kept its axes, where the reshape only drops them."""
+    assert value.tree is not None
+    reduction = build.definition(value.tree)
+    if not isinstance(reduction, Call) or ("keepdims", Const(True)) not in reduction.kwargs:
+        return None
+    settings = dict(reduction.kwargs)
+    axis = settings["axis"]
+    gone = {part.value for part in (axis.items if isinstance(axis, Seq) else (axis,)) if isinstance(part, Const)}
+    gone = {position % value.rank for position in gone}
+    kept = tuple(size for position, size in enumerate(value.stored_shape) if position not in gone)
+    if kept != made.stored_shape:
+        return None
+    del settings["keepdims"]
+    return Call(reduction.function, reduction.args, tuple(settings.items()))
+
+
+def _without_collapse(build: Builder, value: Value, made: Value) -> Tree | None:
+    """`(x.reshape(-1, k) @ w + b).reshape(*x.shape[:-1], n)` as `x @ w + b`."""
+    assert value.tree is not None
+    product = build.definition(value.tree)
+    bias: Tree | None = None
+    if isinstance(product, Op) and product.symbol == "+":
+        product, bias = product.operands
+    if not isinstance(product, Op) or product.symbol != "@" or value.rank != 2:
+        return None
+    collapsed = build.definition(product.operands[0])
+    match collapsed:
+        case Call(Attr(Ref() as source, "reshape"), sizes, ()) if len(sizes) == 2:
+            shape = dict(build.body.stored_shapes()).get(source)
+        case _:
+            return None
+    if shape is None or shape[:-1] != made.stored_shape[:-1]:
+        return None
+    simple = Op("@", (source, product.operands[1]))
+    return simple if bias is None else Op("+", (simple, bias))
 
 
 def _groups(before: tuple[Size, ...], after: tuple[Size, ...]) -> list[Group]:

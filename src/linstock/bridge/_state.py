@@ -1,6 +1,5 @@
 """The model's tensors: which placeholder is which parameter, who holds it, and what it becomes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +60,7 @@ class State:
         self.tensors: dict[str, Tensor] = {}
         self.of_placeholder: dict[str, str] = {}
         self.holdings: dict[str, Holding] = {}
+        self.initializers: dict[tuple[type, str], tuple[str, tuple[Any, ...]]] = {}
         self.row_of: dict[tuple[str, ...], WeightRow] = {}
         self._read_model(model)
         for spec in program.graph_signature.input_specs:
@@ -114,13 +114,28 @@ class State:
         turns.setdefault("order", holding.order)
         if list(turns["order"] or ()) == sorted(turns["order"] or ()):
             turns["order"] = None
-        names = [name for name in tensor.names]
-        self.row_of[flax] = WeightRow(tuple(names), flax, tuple(tensor.value.shape), persistent=tensor.persistent, **turns)
+        self.row_of[flax] = WeightRow(
+            tensor.names,
+            flax,
+            tuple(tensor.value.shape),
+            persistent=tensor.persistent,
+            dtype=tensor.value.dtype,
+            **turns,
+        )
+
+    def initializer_for(self, module: torch.nn.Module, name: str, tensor: torch.Tensor) -> tuple[str, tuple[Any, ...]]:
+        """One initializer for all instances of a class, so that the emitted class has one."""
+        return self.initializers.setdefault((type(module), name), initializer(tensor))
 
     def rows(self) -> list[WeightRow]:
         """The weight map's rows, in the order of the state_dict."""
         position = {name: i for i, name in enumerate(self.tensors)}
         return sorted(self.row_of.values(), key=lambda row: (position[row.torch[0]], row.part or (0, 0)))
+
+    def fixed(self) -> dict[str, torch.Tensor]:
+        """Tensors that a variable stands for and that the state_dict does not hold."""
+        names = [row.torch[0] for row in self.row_of.values() if not row.persistent]
+        return {name: self.tensors[name].value.detach().clone() for name in names}
 
     def unused(self) -> dict[str, torch.Tensor]:
         """Tensors of the state_dict that no variable stands for."""
@@ -174,7 +189,3 @@ def held_by_pair(state: State, frame: Frame, pair: Pair, path: tuple[str, ...], 
         holding = Holding((*path, *weight.linen[:-1]), weight.collection, weight.linen[-1], (), frame.path)
         state.hold(tensor, holding, **turns)
 
-
-def join(names: Sequence[str]) -> str:
-    """A variable's name from a relative path of the torch model."""
-    return "_".join(names)

@@ -148,7 +148,7 @@ class Construct(Tree):
 
     Attributes:
         function: Its class.
-        settings: Constructor arguments; those with an empty name are positional.
+        settings: Constructor arguments by name; those whose name starts with a `*` are written without it.
         name: Its name, or None where it holds no variables and Linen may choose one.
         owner: Path of the torch module it stands for. Trees with the same owner share one submodule.
         defaults: Values that need not be written.
@@ -326,8 +326,8 @@ def _print_arguments(args: tuple[Tree, ...], kwargs: tuple[tuple[str, Tree], ...
 def _print_settings(
     settings: tuple[tuple[str, Tree], ...], name: Tree | None, defaults: dict[str, Tree]
 ) -> str:
-    args = tuple(value for key, value in settings if not key)
-    kwargs = [(key, value) for key, value in settings if key and defaults.get(key) != value]
+    args = tuple(value for key, value in settings if key.startswith("*"))
+    kwargs = [(k, value) for k, value in settings if not k.startswith("*") and defaults.get(k) != value]
     if name is not None:
         kwargs.append(("name", name))
     return _print_arguments(args, tuple(kwargs))

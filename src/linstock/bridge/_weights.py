@@ -25,6 +25,7 @@ class WeightRow:
         order: Which axis of the (split) tensor each axis of the variable is.
         joined: Shape that the variable has in the end, where axes are merged.
         persistent: Whether the tensor is in the state_dict.
+        dtype: The tensor's dtype.
     """
 
     torch: tuple[str, ...]
@@ -35,6 +36,7 @@ class WeightRow:
     order: tuple[int, ...] | None = None
     joined: tuple[int, ...] | None = None
     persistent: bool = True
+    dtype: torch.dtype = torch.float32
 
     def to_flax(self, tensor: Array) -> Array:
         """The variable that a torch tensor becomes."""
@@ -64,10 +66,12 @@ class WeightMap:
         rows: One a variable.
         kept: Tensors of the state_dict that have no place in the variables (counters of batch norm, weights that
             the model never uses), by name: `to_torch` gives them back as they were.
+        fixed: Tensors of the model that are not in its state_dict, by name: `to_flax` adds them.
     """
 
     rows: tuple[WeightRow, ...]
     kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    fixed: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[WeightRow]:
         """The rows, in the order of the model."""
@@ -88,7 +92,7 @@ class WeightMap:
         """
         variables: dict[str, Any] = {}
         for row in self.rows:
-            tensor = _first_present(row, state_dict)
+            tensor = _first_present(row, {**self.fixed, **state_dict})
             _put(variables, row.flax, row.to_flax(to_numpy(tensor)))
         return variables
 
@@ -107,11 +111,11 @@ class WeightMap:
                 continue
             array = row.to_torch(np.asarray(_get(variables, row)))
             if row.part is None:
-                tensor = to_tensor(array)
+                tensor = to_tensor(array).to(row.dtype)
                 state_dict.update({name: tensor.clone() for name in row.torch})
                 continue
             for name in row.torch:
-                whole = state_dict.setdefault(name, to_tensor(np.zeros(row.shape, array.dtype)))
+                whole = state_dict.setdefault(name, torch.zeros(row.shape, dtype=row.dtype))
                 whole[row.part[0] : row.part[1]] = to_tensor(array)
         return state_dict
 

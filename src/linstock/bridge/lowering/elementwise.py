@@ -174,6 +174,9 @@ def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
         return None
     if build.shape[-1] != build.shape[-2]:
         return None
+    tokens = next((ref for ref, shape in build.body.stored_shapes() if shape == (build.shape[0], build.shape[-1])), None)
+    if rank == 4 and build.shape[1] == 1 and tokens is not None:
+        return build.result(call("nn.make_causal_mask", tokens, dtype=Name("bool")))
     size = build.size(build.shape[-1])
     ones = call("jnp.ones", (*(1,) * (rank - 2), size, size), dtype=Name("bool"))
     others = frozenset(axis for axis in range(rank - 2) if build.shape[axis] != 1)

@@ -13,6 +13,6 @@ def dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
     if p == 0:
         return input
     owner = f"dropout {build.next_key}"
-    settings = (("", Const(p)), ("deterministic", Op("not", (TRAIN,))))
+    settings = (("*rate", Const(p)), ("deterministic", Op("not", (TRAIN,))))
     layer = Construct(Name("nn.Dropout"), settings, None, owner)
     return build.elementwise(lambda x: Call(layer, (x,)), input)
