@@ -89,8 +89,6 @@ def convert(
     Exit status: 0 when both sides agree (or were not compared, with --no-verify), 1 when they
     were written but do not agree, 2 when nothing was written.
     """
-    from linstock.bridge import ConversionError
-
     from ._convert import Request, run_convert
     from ._show import show_defect, show_error
 
@@ -111,7 +109,17 @@ def convert(
     except Exception as error:
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
-        show = show_error if isinstance(error, ConversionError) else show_defect
+        show = show_error if _is_expected(error) else show_defect
         show(error)
         status = 2
     raise typer.Exit(status)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the user can cause the error; the bridge, and torch with it, may not be loaded."""
+    from ._errors import SpecError
+
+    bridge = sys.modules.get("linstock.bridge")
+    return isinstance(error, SpecError) or (
+        bridge is not None and isinstance(error, bridge.ConversionError)
+    )

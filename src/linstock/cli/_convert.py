@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from linstock import bridge
-from linstock.bridge import ConversionError
-
 from ._errors import SpecError, import_library
 from ._inputs import Example, parse_input, sample_inputs
 from ._loaded import LoadedModel
@@ -48,6 +45,8 @@ def run_convert(request: Request, console: Console) -> int:
     """
     _check_request(request)
     import_library("torch", request.spec)
+    from linstock import bridge
+
     with StepLines(console) as steps:
         steps.begin("load")
         loaded, example = _load(request)
@@ -99,6 +98,8 @@ def _load(request: Request) -> tuple[LoadedModel, Example]:
 
 
 def _save(conversion: "Conversion", request: Request) -> None:
+    from linstock.bridge import ConversionError
+
     try:
         conversion.save(request.output, force=request.force)
     except ConversionError:

@@ -3,18 +3,25 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
-from linstock.bridge import ConversionError
-
 _HOW_TO_INSTALL = {"torch": "linstock[torch]", "rich": "linstock[torch]"}
 
 
-class SpecError(ConversionError):
+class SpecError(ValueError):
     """What stands on the command line names no model, or nothing that fits the model.
+
+    It says what happened, where, why and what to do, as `linstock.bridge.ConversionError` does; it
+    is no such error because the command must be able to say that torch is missing.
 
     Example:
         `linstock convert torchvision:resnet81 -o out` raises `SpecError`, because torchvision has
         no model of that name; the message lists those with a similar name.
     """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", todo: str = "") -> None:
+        """Writes each part that is given on a line of its own."""
+        parts = {"where": where, "why": why, "do": todo}
+        lines = [f"  {label}: {part}" for label, part in parts.items() if part]
+        super().__init__("\n".join([what, *lines]))
 
 
 def import_library(name: str, spec: str) -> ModuleType:
