@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,15 +17,27 @@ _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _FOREIGN = (_OWN_FOLDER, f"{os.sep}site-packages{os.sep}jax{os.sep}", "<", f"{os.sep}contextlib.py")
 
 
+def _depth_of_user() -> int:
+    """How many frames above the caller the nearest one outside linstock and JAX is; 0 if none."""
+    frame, depth = sys._getframe(1), 0
+    while frame is not None:
+        if not any(part in frame.f_code.co_filename for part in _FOREIGN):
+            return depth
+        frame = frame.f_back  # type: ignore[assignment]
+        depth += 1
+    return 0
+
+
 def user_line() -> str:
     """`file.py:12` of the nearest caller outside linstock and JAX; empty if there is none."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        if not any(part in filename for part in _FOREIGN):
-            return f"{filename}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    depth = _depth_of_user()
+    frame = sys._getframe(depth)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if depth else ""
+
+
+def warn_deprecated(message: str) -> None:
+    """Warns about something that the nearest caller outside linstock does."""
+    warnings.warn(message, DeprecationWarning, stacklevel=_depth_of_user() + 1)
 
 
 def _at() -> str:
@@ -73,7 +86,7 @@ class InvalidInstanceModuleError(LinstockError, TypeError):
     def __init__(self) -> None:
         super().__init__(
             "Can only call init, init_with_output or apply methods on an instance of the Module "
-            f"class, not the Module class itself.{_at()} Build one first: `MyModule(...).init(...)`."
+            f"class, not the Module class itself.{_at()} Build one: `MyModule(...).init(key, x)`."
         )
 
 
@@ -386,18 +399,31 @@ class CallShareScopeOnUnboundModuleError(LinstockError, RuntimeError):
 
 
 class IncorrectPostInitOverrideError(LinstockError, TypeError):
-    """A subclass overrides `__post_init__` and does not call the one of `nn.Module`."""
+    """A subclass has its own `__post_init__` or `__init__`, which leaves out that of `nn.Module`.
 
-    def __init__(self, module_cls: str = "") -> None:
+    A module is a dataclass: annotate the fields and write no `__init__`. What has to be checked or
+    derived goes into `setup`, or into a `__post_init__` that ends with `super().__post_init__()`.
+    """
+
+    def __init__(self, module_cls: str = "", own_init: bool = False) -> None:
         where = f" in `{module_cls}`" if module_cls else ""
+        what_to_do = "Make it the last line of `__post_init__`."
+        if own_init:
+            what_to_do = (
+                f"`{module_cls}` defines `__init__`, which a module may not: remove it, and "
+                "annotate its arguments as fields, as in `width: int`."
+            )
         super().__init__(
-            f"Overrode `.__post_init__()` without calling `super().__post_init__()`{where}. Make "
-            "it the last line of `__post_init__`."
+            f"Overrode `.__post_init__()` without calling `super().__post_init__()`{where}. "
+            f"{what_to_do}"
         )
 
 
-class DescriptorAttributeError(LinstockError, AttributeError):
-    """A property of a module read an attribute that does not exist."""
+class DescriptorAttributeError(LinstockError, RuntimeError):
+    """A property of a module read an attribute that does not exist.
+
+    This is no AttributeError, which Python would take for "there is no such property".
+    """
 
     def __init__(self) -> None:
         super().__init__(

@@ -23,9 +23,7 @@ def field(
         metadata: as for `dataclasses.field`.
         **kwargs: as for `dataclasses.field`.
     """
-    return dataclasses.field(
-        metadata={**(metadata or {}), "pytree_node": pytree_node}, **kwargs
-    )
+    return dataclasses.field(metadata={**(metadata or {}), "pytree_node": pytree_node}, **kwargs)
 
 
 @overload
@@ -47,7 +45,8 @@ def dataclass(clz: Any = None, **kwargs: Any) -> Any:
     if "_is_struct" in vars(clz):
         return clz
     made = dataclasses.dataclass(**{"frozen": True, **kwargs})(clz)
-    children, static = [], []
+    children: list[str] = []
+    static: list[str] = []
     for each in dataclasses.fields(made):
         if each.init:
             (children if each.metadata.get("pytree_node", True) else static).append(each.name)

@@ -16,11 +16,7 @@ RNGSequences: TypeAlias = Mapping[str, PRNGKey]
 Dtype: TypeAlias = str | type[Any] | np.dtype[Any] | Any
 Shape: TypeAlias = Sequence[int]
 PrecisionLike: TypeAlias = (
-    None
-    | str
-    | jax.lax.Precision
-    | tuple[str, str]
-    | tuple[jax.lax.Precision, jax.lax.Precision]
+    str | jax.lax.Precision | tuple[str, str] | tuple[jax.lax.Precision, jax.lax.Precision] | None
 )
 
 Axes: TypeAlias = int | Sequence[int]
@@ -28,7 +24,7 @@ PaddingLike: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 LaxPadding: TypeAlias = str | Sequence[tuple[int, int]]
 
 Initializer: TypeAlias = Callable[..., Any]
-"""A function `(key, shape, dtype) -> array`; `self.param` passes on whatever arguments it is given."""
+"""A function `(key, shape, dtype) -> array`; what follows the key is up to who calls `param`."""
 
 DotGeneral: TypeAlias = Callable[..., Array]
 ConvGeneralDilated: TypeAlias = Callable[..., Array]

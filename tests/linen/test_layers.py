@@ -226,7 +226,9 @@ def test_min_pool_is_the_mirror_of_max_pool():
     from linstock import linen as nn
 
     x = normal(*IMAGE)
-    assert (nn.min_pool(x, (2, 2), padding="SAME") == -nn.max_pool(-x, (2, 2), padding="SAME")).all()
+    assert (
+        nn.min_pool(x, (2, 2), padding="SAME") == -nn.max_pool(-x, (2, 2), padding="SAME")
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -287,9 +289,7 @@ def test_attention_functions(same_as_flax):
                 dropout_rng=KEY,
                 broadcast_dropout=False,
             ),
-            nn.dot_product_attention_weights(
-                q, q, mask=normal(2, 2, 3, 3) > 0, deterministic=True
-            ),
+            nn.dot_product_attention_weights(q, q, mask=normal(2, 2, 3, 3) > 0, deterministic=True),
         )
     )
 

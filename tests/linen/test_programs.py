@@ -56,9 +56,9 @@ def transformer_block(nn):
         @nn.compact
         def __call__(self, x, train):
             y = nn.LayerNorm()(x)
-            y = nn.MultiHeadDotProductAttention(
-                2, dropout_rate=self.rate, deterministic=not train
-            )(y, mask=nn.make_causal_mask(x[..., 0]))
+            y = nn.MultiHeadDotProductAttention(2, dropout_rate=self.rate, deterministic=not train)(
+                y, mask=nn.make_causal_mask(x[..., 0])
+            )
             x = x + nn.Dropout(self.rate)(y, deterministic=not train)
             y = nn.Dense(16)(nn.LayerNorm()(x))
             y = nn.Dropout(self.rate, deterministic=not train)(nn.gelu(y))
@@ -400,21 +400,28 @@ def lazy_initialization(nn):
             x = nn.Dropout(0.5, deterministic=False)(nn.Dense(4)(x))
             return nn.BatchNorm(False)(nn.Dense(2)(x))
 
-    return Model().lazy_init({"params": KEY, "dropout": KEY}, jax.ShapeDtypeStruct((1, 3), "float32"))
+    return Model().lazy_init(
+        {"params": KEY, "dropout": KEY}, jax.ShapeDtypeStruct((1, 3), "float32")
+    )
 
 
 def interceptors(nn):
     class Model(nn.Module):
-        @nn.compact
+        def setup(self):
+            self.dense = nn.Dense(2)
+
         def __call__(self, x):
-            return nn.Dense(2)(x)
+            return self.helper(x)
+
+        def helper(self, x):
+            return self.dense(x)
 
     seen = []
 
     def watch(tag):
         def intercept(next_fun, args, kwargs, context):
             name = context.module.name or "top"
-            seen.append(f"{tag} {name} {context.method_name} {context.orig_method.__name__}")
+            seen.append(f"{tag} {name} {context.method_name}")
             return next_fun(*args, **kwargs)
 
         return intercept
@@ -437,9 +444,11 @@ def partitioned_parameters(nn):
         @nn.compact
         def __call__(self, x):
             x = nn.Dense(4, kernel_init=init)(x)
-            x = nn.DenseGeneral((2, 2), kernel_init=nn.with_partitioning(nn.ones, ("a", "b", "c")))(x)
+            x = nn.DenseGeneral((2, 2), kernel_init=nn.with_partitioning(nn.ones, ("a", "b", "c")))(
+                x
+            )
             boxed = self.param("boxed", nn.with_partitioning(nn.ones, ("a",)), (2,), unbox=False)
-            return x * boxed.unbox()
+            return x * nn.unbox(boxed)
 
     out, variables = Model().init_with_output(KEY, X)
     specs = jax.tree.map(str, nn.get_partition_spec(variables), is_leaf=lambda x: True)

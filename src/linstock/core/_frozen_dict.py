@@ -44,7 +44,9 @@ class FrozenDict(Mapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         value = self._dict[key]
-        return FrozenDict._of(value) if type(value) is dict else value  # type: ignore[return-value]
+        if type(value) is dict:
+            return FrozenDict._of(value)  # type: ignore[arg-type, return-value]
+        return value
 
     def __setitem__(self, key: K, value: V) -> None:
         raise ValueError(

@@ -36,7 +36,7 @@ def lazy_init(
 
 
 def _known_part(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """`fn(*args, **kwargs)` where leaves of the arguments may be shapes, as long as none matters."""
+    """`fn(*args, **kwargs)`, where leaves may be shapes as long as their values do not matter."""
     leaves, treedef = jax.tree.flatten((args, kwargs))
     unknown = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
 

@@ -98,7 +98,8 @@ class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
         """The value, under a sharding constraint if there is a mesh."""
         value: A = self.value
         if apply_constraint and self.mesh is not None:
-            return jax.lax.with_sharding_constraint(value, self.get_sharding(self.mesh))
+            sharding = self.get_sharding(self.mesh)
+            value = jax.lax.with_sharding_constraint(value, sharding)  # type: ignore[no-untyped-call]
         return value
 
     def replace_boxed(self, val: Any) -> Partitioned[Any]:
@@ -112,8 +113,6 @@ class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
 
     def add_axis(self, index: int, params: dict[Any, Any]) -> Partitioned[A]:
         names = list(self.names)
-        if index < 0:
-            index += len(names) + 1
         names += [None] * (index - len(names))
         names.insert(index, self._partition_name(params))
         return self.replace(names=tuple(names))
@@ -131,7 +130,7 @@ class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
 
     def get_partition_spec(self) -> PartitionSpec:
         """The names as a `PartitionSpec`."""
-        return PartitionSpec(*self.names)
+        return PartitionSpec(*self.names)  # type: ignore[no-untyped-call]
 
     def get_sharding(self, mesh: Mesh) -> Sharding:
         """The names as a sharding over `mesh`."""
@@ -162,7 +161,9 @@ def get_partition_spec(tree: Any) -> Any:
     def visit(leaf: Any) -> PartitionSpec | None:
         if isinstance(leaf, Partitioned):
             return leaf.get_partition_spec()
-        return PartitionSpec() if hasattr(leaf, "shape") else None
+        if not hasattr(leaf, "shape"):
+            return None
+        return PartitionSpec()  # type: ignore[no-untyped-call]
 
     return jax.tree.map(visit, tree, is_leaf=is_axis_metadata)
 

@@ -186,7 +186,7 @@ class Scope:
     def name_reserved(self, name: str, col: str | None = None) -> bool:
         """Whether `name` is taken by a child scope or by a variable of the collection `col`."""
         taken = self.reservations.get(name)
-        return bool(taken) and (col is None or None in taken or col in taken)
+        return taken is not None and (col is None or None in taken or col in taken)
 
     def reserve(self, name: str, col: str | None = None) -> None:
         """Takes a name for a child scope, or for a variable of the collection `col`.
@@ -313,13 +313,15 @@ class Scope:
             ScopeVariableNotFoundError: it lacks the variable, which may not be created.
         """
         self.reserve(name, col)
-        if not self.has_variable(col, name):
-            if not self.is_mutable_collection(col) or init_fn is None:
-                if self.is_collection_empty(col):
-                    raise self._no_collection(col, name)
+        present = self._collection(col)
+        if name not in present:
+            if init_fn is not None and in_filter(self.mutable, col):
+                self.put_variable(col, name, init_fn(*init_args, **init_kwargs))
+            elif present:
                 raise errors.ScopeVariableNotFoundError(name, col, self.path_text)
-            self.put_variable(col, name, init_fn(*init_args, **init_kwargs))
-        return Variable(self, col, name, unbox=unbox)
+            else:
+                raise self._no_collection(col, name)
+        return Variable(self, col, name, unbox)
 
     def param(
         self,
@@ -394,9 +396,14 @@ def _put(target: MutableMapping[str, Any], name: str, value: Any) -> None:
 def _missing_rng(scope: Scope, name: str) -> errors.InvalidRngError:
     known = ", ".join(f'"{stream}"' for stream in scope.rngs) or "none"
     line = errors.user_line()
+    remedy = (
+        "`model.init(jax.random.key(0), x)`"
+        if name == "params"
+        else f'`model.apply(variables, x, rngs={{"{name}": key}})`, or for init '
+        f'`model.init({{"params": key1, "{name}": key2}}, x)`'
+    )
     return errors.InvalidRngError(
         f'{scope.name} needs PRNG for "{name}". In "{scope.path_text}"'
-        f'{f", called from {line}" if line else ""}; the streams passed in: {known}. Write '
-        f'`model.apply(variables, x, rngs={{"{name}": key}})`, or for init '
-        f'`model.init({{"params": key1, "{name}": key2}}, x)`.'
+        f"{f', called from {line}' if line else ''}; the streams passed in: {known}. "
+        f"Write {remedy}."
     )

@@ -19,7 +19,7 @@ import numpy as np
 _CAPACITY = 4096
 _MAX_DEPTH = 4
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.dtype)
-_PURE_PACKAGES = ("builtins.", "jax.", "jaxlib.", "ml_dtypes.", "numpy.")
+_PURE_PACKAGES = ("builtins.", "jax.", "jaxlib.", "linstock.", "ml_dtypes.", "numpy.")
 _remembered: OrderedDict[Hashable, tuple[tuple[int, ...], ...]] = OrderedDict()
 
 
@@ -73,7 +73,7 @@ def _key(value: Any, depth: int) -> Hashable:
 
 
 def _is_pure(value: Any) -> bool:
-    """Whether this comes from JAX or NumPy, or is a builtin: nothing in it changes."""
+    """Whether this is of JAX, NumPy, linstock or Python, whose globals do not change."""
     if isinstance(value, types.ModuleType):
         return f"{value.__name__}.".startswith(_PURE_PACKAGES)
     if isinstance(value, types.BuiltinFunctionType):
@@ -90,13 +90,14 @@ def _function_key(function: types.FunctionType, depth: int) -> Hashable:
     if depth > _MAX_DEPTH:
         raise _NoKeyError
     cells = function.__closure__ or ()
-    if _is_pure(function) and not any(callable(cell.cell_contents) for cell in cells):
+    is_pure = _is_pure(function)
+    if is_pure and not cells:
         return function
     try:
         free = tuple(_key(cell.cell_contents, depth + 1) for cell in cells)
     except ValueError:  # an empty cell: a name that is assigned later
         raise _NoKeyError from None
-    read = _names_read(function.__code__)
+    read = () if is_pure else _names_read(function.__code__)
     known = function.__globals__
     globals_ = tuple(_key(known[name], depth + 1) for name in read if name in known)
     defaults = _key(function.__defaults__, depth + 1)

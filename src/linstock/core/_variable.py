@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import dataclasses
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from linstock.core import _meta
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Variable(Generic[T]):
     """A handle through which a variable is read and, in a mutable collection, changed.
 
@@ -22,11 +24,10 @@ class Variable(Generic[T]):
         unbox: whether `value` is the value inside metadata boxes.
     """
 
-    def __init__(self, scope: Scope, collection: str, name: str, unbox: bool) -> None:
-        self.scope = scope
-        self.collection = collection
-        self.name = name
-        self.unbox = unbox
+    scope: Scope
+    collection: str
+    name: str
+    unbox: bool
 
     @property
     def value(self) -> T:

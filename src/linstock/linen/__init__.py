@@ -38,6 +38,10 @@ from linstock.linen._activation import softplus as softplus
 from linstock.linen._activation import standardize as standardize
 from linstock.linen._activation import swish as swish
 from linstock.linen._activation import tanh as tanh
+from linstock.linen._attention import dot_product_attention as dot_product_attention
+from linstock.linen._attention import (
+    dot_product_attention_weights as dot_product_attention_weights,
+)
 from linstock.linen._binding import apply as apply
 from linstock.linen._binding import init as init
 from linstock.linen._binding import init_with_output as init_with_output
@@ -52,10 +56,18 @@ from linstock.linen._embed import Embed as Embed
 from linstock.linen._linear import Dense as Dense
 from linstock.linen._linear import DenseGeneral as DenseGeneral
 from linstock.linen._linear import Einsum as Einsum
+from linstock.linen._masks import combine_masks as combine_masks
+from linstock.linen._masks import make_attention_mask as make_attention_mask
+from linstock.linen._masks import make_causal_mask as make_causal_mask
 from linstock.linen._merge import merge_param as merge_param
 from linstock.linen._methods import compact as compact
 from linstock.linen._methods import nowrap as nowrap
 from linstock.linen._module import Module as Module
+from linstock.linen._multi_head import MultiHeadAttention as MultiHeadAttention
+from linstock.linen._multi_head import (
+    MultiHeadDotProductAttention as MultiHeadDotProductAttention,
+)
+from linstock.linen._multi_head import SelfAttention as SelfAttention
 from linstock.linen._norm import BatchNorm as BatchNorm
 from linstock.linen._norm import GroupNorm as GroupNorm
 from linstock.linen._norm import InstanceNorm as InstanceNorm
@@ -69,15 +81,3 @@ from linstock.linen.initializers import ones as ones
 from linstock.linen.initializers import ones_init as ones_init
 from linstock.linen.initializers import zeros as zeros
 from linstock.linen.initializers import zeros_init as zeros_init
-from linstock.linen._attention import dot_product_attention as dot_product_attention
-from linstock.linen._attention import (
-    dot_product_attention_weights as dot_product_attention_weights,
-)
-from linstock.linen._masks import combine_masks as combine_masks
-from linstock.linen._masks import make_attention_mask as make_attention_mask
-from linstock.linen._masks import make_causal_mask as make_causal_mask
-from linstock.linen._multi_head import MultiHeadAttention as MultiHeadAttention
-from linstock.linen._multi_head import (
-    MultiHeadDotProductAttention as MultiHeadDotProductAttention,
-)
-from linstock.linen._multi_head import SelfAttention as SelfAttention

@@ -49,6 +49,6 @@ class PReLU(Module):
     @compact
     def __call__(self, inputs: Array) -> Array:
         """Applies the activation to each entry."""
-        start = self.negative_slope_init
-        slope = self.param("negative_slope", lambda key: jnp.asarray(start, self.param_dtype))
+        start, dtype = self.negative_slope_init, self.param_dtype
+        slope = self.param("negative_slope", lambda key: jnp.asarray(start, dtype))
         return jnp.where(inputs >= 0, inputs, jnp.asarray(slope, inputs.dtype) * inputs)

@@ -68,7 +68,7 @@ def dot_product_attention_weights(
     if bias is not None:
         scores = scores + bias
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(dtype).min)
+        scores = jnp.where(mask, scores, jnp.finfo(dtype).min)  # type: ignore[no-untyped-call]
     if force_fp32_for_softmax and dtype != jnp.float32:
         weights = jax.nn.softmax(scores.astype(jnp.float32))
     else:

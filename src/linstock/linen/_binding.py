@@ -13,6 +13,7 @@ import jax
 from linstock import core, errors
 from linstock.core import CollectionFilter, DenyList, Scope
 from linstock.linen._context import CONTEXT, Interceptor
+from linstock.linen._methods import incomplete
 from linstock.linen._submodules import is_module, map_submodules
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Module")
 
-_NOT_INTERMEDIATES = DenyList("intermediates")
+NOT_INTERMEDIATES = DenyList("intermediates")
 
 
 # ---- Arguments
@@ -31,7 +32,7 @@ def check_instance(module: Any) -> None:
     if not hasattr(type(module), "_field_table"):
         raise errors.InvalidInstanceModuleError
     if "_state" not in vars(module):
-        raise errors.IncorrectPostInitOverrideError(type(module).__name__)
+        raise incomplete(module)
 
 
 def check_rngs(module: Module, rngs: Any) -> None:
@@ -123,14 +124,14 @@ def apply(
         A function `(variables, *args, rngs=None, **kwargs)`.
     """
     if capture_intermediates:
-        mutable = core.union_filters(mutable, "intermediates") if mutable else mutable
+        mutable = core.union_filters(mutable, "intermediates")
     return core.apply(scope_function(fn, module, capture_intermediates), mutable=mutable)
 
 
 def init_with_output(
     fn: Callable[..., Any],
     module: Module,
-    mutable: CollectionFilter = _NOT_INTERMEDIATES,
+    mutable: CollectionFilter = NOT_INTERMEDIATES,
     capture_intermediates: CaptureIntermediates = False,
 ) -> Callable[..., Any]:
     """Turns a function of a module into a function `(rngs, *args)` giving result and variables.
@@ -147,7 +148,7 @@ def init_with_output(
 def init(
     fn: Callable[..., Any],
     module: Module,
-    mutable: CollectionFilter = _NOT_INTERMEDIATES,
+    mutable: CollectionFilter = NOT_INTERMEDIATES,
     capture_intermediates: CaptureIntermediates = False,
 ) -> Callable[..., Any]:
     """Turns a function of a module into a function `(rngs, *args)` giving the variables.
@@ -188,9 +189,9 @@ def clone(
             return clones[identity]
 
         for name, value in fields.items():
-            if is_module(value) or isinstance(value, (list, tuple, Mapping)):
-                if not _is_flat(value):
-                    fields[name] = map_submodules(clone_once, value)
+            holder = is_module(value) or isinstance(value, (list, tuple, Mapping))
+            if holder and not _is_flat(value):
+                fields[name] = map_submodules(clone_once, value)
     return type(module)(**{**fields, "name": module.name, "parent": parent, **updates})
 
 

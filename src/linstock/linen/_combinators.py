@@ -37,13 +37,17 @@ class Sequential(Module):
         """
         if not self.layers:
             raise ValueError(f"Empty Sequential module {self.name}.")
-        first, *rest = self.layers
-        outputs = first(*args, **kwargs)
-        for layer in rest:
-            if isinstance(outputs, tuple):
-                outputs = layer(*outputs)
-            elif isinstance(outputs, dict):
-                outputs = layer(**outputs)
-            else:
-                outputs = layer(outputs)
-        return outputs
+        result: Any = self.layers[0](*args, **kwargs)
+        for layer in self.layers[1:]:
+            result = _call_spread(layer, result)
+        return result
+
+
+def _call_spread(layer: Callable[..., Any], value: Any) -> Any:
+    match value:
+        case tuple():
+            return layer(*value)
+        case dict():
+            return layer(**value)
+        case _:
+            return layer(value)

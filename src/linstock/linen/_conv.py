@@ -16,9 +16,9 @@ from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen._padding import (
     canonical_padding,
+    fold_circular,
     join_batch,
     per_axis,
-    fold_circular,
     wrap_input,
 )
 from linstock.linen.dtypes import promote_dtype
@@ -67,10 +67,10 @@ class _Conv(Module):
 
     features: int
     kernel_size: int | Sequence[int]
-    strides: None | int | Sequence[int] = 1
+    strides: int | Sequence[int] | None = 1
     padding: PaddingLike = "SAME"
-    input_dilation: None | int | Sequence[int] = 1
-    kernel_dilation: None | int | Sequence[int] = 1
+    input_dilation: int | Sequence[int] | None = 1
+    kernel_dilation: int | Sequence[int] | None = 1
     feature_group_count: int = 1
     use_bias: bool = True
     mask: Array | None = None
@@ -289,10 +289,9 @@ def _local_output_shape(
 ) -> tuple[int, ...]:
     """The spatial shape of the result, found without computing it."""
 
+    def convolve() -> Array:
+        kernel = jnp.zeros(kernel_shape, x.dtype)
+        return lax.conv_general_dilated(jnp.zeros_like(x), kernel, strides, padding, **geometry)
 
-    def convolve(lhs: Array, rhs: Array) -> Array:
-        return lax.conv_general_dilated(lhs, rhs, strides, padding, **geometry)
-
-    kernel = jax.ShapeDtypeStruct(kernel_shape, x.dtype)
-    out = jax.eval_shape(convolve, jax.ShapeDtypeStruct(x.shape, x.dtype), kernel)
-    return out.shape[1:-1]
+    shape: tuple[int, ...] = jax.eval_shape(convolve).shape
+    return shape[1:-1]

@@ -31,9 +31,7 @@ class Embed(Module):
     features: int
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
-    embedding_init: Initializer = initializers.variance_scaling(
-        1.0, "fan_in", "normal", out_axis=0
-    )
+    embedding_init: Initializer = initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
     promote_dtype: Callable[..., list[Any]] = promote_dtype
 
     def setup(self) -> None:

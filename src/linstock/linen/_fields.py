@@ -36,12 +36,14 @@ class FieldTable:
         all_names: those two included, and fields that the constructor does not take.
         shown: the fields in the `repr`.
         hashed: the fields in the hash.
+        generated_init: whether `__init__` was written here; a class must not have its own.
     """
 
     names: tuple[str, ...]
     all_names: frozenset[str]
     shown: tuple[str, ...]
     hashed: tuple[str, ...]
+    generated_init: bool
 
 
 def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
@@ -59,12 +61,14 @@ def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
     cls.__doc__ = own_doc or "-"  # spares dataclass the search for a signature
     dataclasses.dataclass(init=False, repr=False, kw_only=kw_only)(cls)
     if not own_hash:
-        cls.__hash__ = _hash_fields  # type: ignore[method-assign, assignment]
+        cls.__hash__ = _hash_fields  # type: ignore[assignment]
 
     fields: dict[str, dataclasses.Field[Any]] = cls.__dataclass_fields__
     for name in _RESERVED:
         fields[name] = fields.pop(name)
-    cls.__init__ = _write_init(cls, fields)  # type: ignore[misc]
+    own_init = "__init__" in vars(cls)
+    if not own_init:
+        cls.__init__ = _write_init(cls, fields)
     cls.__doc__ = own_doc or f"{cls.__name__}{inspect.signature(cls)}"
     real = dataclasses.fields(cls)
     return FieldTable(
@@ -72,6 +76,7 @@ def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
         all_names=frozenset(f.name for f in real),
         shown=tuple(f.name for f in real if f.repr and f.name not in _RESERVED),
         hashed=tuple(f.name for f in real if (f.compare if f.hash is None else f.hash)),
+        generated_init=not own_init,
     )
 
 
@@ -87,9 +92,7 @@ def _hash_fields(self: Any) -> int:
         ) from error
 
 
-def _write_init(
-    cls: type[Any], fields: dict[str, dataclasses.Field[Any]]
-) -> Callable[..., None]:
+def _write_init(cls: type[Any], fields: dict[str, dataclasses.Field[Any]]) -> Callable[..., None]:
     """Compiles `__init__`.
 
     The one of `dataclasses` would call `__setattr__` for each field and take `parent` and `name`
@@ -99,7 +102,10 @@ def _write_init(
     init_var: Any = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
     taken = [f for f in fields.values() if f._field_type is not class_var]  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"_object_setattr": object.__setattr__, "_factory": _FACTORY}
-    positional, keyword, body, init_vars = [], [], [], []
+    positional: list[str] = []
+    keyword: list[str] = []
+    body: list[str] = []
+    init_vars: list[str] = []
     for f in taken:
         if f.init:
             trailing = f.name in _RESERVED
@@ -153,7 +159,7 @@ def _value(f: dataclasses.Field[Any], scope: dict[str, Any]) -> str | None:
 
 
 def _assignment(cls: type[Any], name: str, value: str) -> str:
-    if hasattr(getattr(cls, name, None), "__set__"):
+    if hasattr(inspect.getattr_static(cls, name, None), "__set__"):
         return f" _object_setattr(self, {name!r}, {value})"
     return f" fields[{name!r}] = {value}"
 

@@ -11,8 +11,8 @@ from jax import lax
 
 from linstock.core import meta
 from linstock.linen import initializers
-from linstock.linen._methods import compact
 from linstock.linen._merge import merge_param
+from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Axes, DotGeneral, Dtype, Initializer, PrecisionLike
@@ -202,9 +202,9 @@ class Einsum(Module):
         """
         subscripts = merge_param("einsum_str", self.einsum_str, einsum_str).replace(" ", "")
         kernel = self.param("kernel", self.kernel_init, tuple(self.shape), self.param_dtype)
-        bias, broadcast_shape = None, ()
+        bias = None
+        bias_shape, broadcast_shape = _bias_shapes(subscripts, inputs, tuple(self.shape))
         if self.use_bias:
-            bias_shape, broadcast_shape = _bias_shapes(subscripts, inputs, tuple(self.shape))
             bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype)
         x, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
         y = jnp.einsum(

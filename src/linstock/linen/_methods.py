@@ -73,7 +73,7 @@ def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         CONTEXT.module_stack.append(module)
         try:
             if CONTEXT.named_calls:
-                with jax.named_scope((module.name or type(module).__name__) + suffix):
+                with jax.named_scope(f"{module.name or type(module).__name__}{suffix}"):
                     return _run(fun, name, args, kwargs)
             return _run(fun, name, args, kwargs)
         except Exception as error:
@@ -90,9 +90,7 @@ def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
     return method
 
 
-def _run(
-    fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _run(fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     module: Module = args[0]
     result = call_intercepted(fun, name, args, kwargs)
     if CONTEXT.capture_filters:
@@ -105,13 +103,13 @@ def _run(
 def call_intercepted(
     fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Calls `fun(module, ...)` through the interceptors, the one entered last outermost."""
+    """Calls `fun(module, ...)` through the interceptors, the one entered first outermost."""
     if not CONTEXT.interceptors:
         return fun(*args, **kwargs)
     module = args[0]
     context = InterceptorContext(module, name, functools.partial(fun, module))
     call: Callable[..., Any] = context.orig_method
-    for interceptor in CONTEXT.interceptors:
+    for interceptor in reversed(CONTEXT.interceptors):
         call = _intercepting(interceptor, call, context)
     return call(*args[1:], **kwargs)
 
@@ -126,10 +124,16 @@ def begin_call(module: Module) -> Any:
     """Makes sure that `setup` has run, if the module is bound; returns the module's state."""
     state = module.__dict__.get("_state")
     if state is None:
-        raise errors.IncorrectPostInitOverrideError(type(module).__name__)
+        raise incomplete(module)
     if not state.setup_done and module.scope is not None:
         run_setup(module)
     return state
+
+
+def incomplete(module: Module) -> errors.IncorrectPostInitOverrideError:
+    """The error of a module whose construction left out `Module.__post_init__`."""
+    cls = type(module)
+    return errors.IncorrectPostInitOverrideError(cls.__name__, not cls._field_table.generated_init)
 
 
 def run_setup(module: Module) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transf
 import jax.numpy as jnp
 
 from linstock import core, errors
-from linstock.core import CollectionFilter, DenyList, Scope, Variable
+from linstock.core import CollectionFilter, Scope, Variable
 from linstock.linen import _binding
+from linstock.linen._binding import NOT_INTERMEDIATES
 from linstock.linen._context import CONTEXT
 from linstock.linen._fields import (
     UNSPECIFIED_PARENT,
@@ -31,7 +32,11 @@ CaptureIntermediates = bool | Callable[["Module", str], bool]
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
-class Module:
+class ModuleBase:
+    """Tells type checkers that what inherits from here is a dataclass."""
+
+
+class Module(ModuleBase):
     """The base class of layers and models.
 
     A subclass is a dataclass: its annotated fields are the settings that its constructor takes,
@@ -68,7 +73,8 @@ class Module:
     else:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            raise errors.AbstractModuleError
+            if type(self) is Module:
+                raise errors.AbstractModuleError
 
     def __init_subclass__(cls, kw_only: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -132,7 +138,7 @@ class Module:
         hint = ""
         if self.scope is None:
             hint = (
-                f' If "{name}" is defined in \'.setup()\', remember these fields are only '
+                f" If \"{name}\" is defined in '.setup()', remember these fields are only "
                 "accessible from inside 'init' or 'apply', or on `model.bind(variables)`."
             )
         raise AttributeError(f'"{type(self).__name__}" object has no attribute "{name}".{hint}')
@@ -331,7 +337,7 @@ class Module:
         rngs: PRNGKey | RNGSequences,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = DenyList("intermediates"),
+        mutable: CollectionFilter = NOT_INTERMEDIATES,
         capture_intermediates: CaptureIntermediates = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -348,6 +354,7 @@ class Module:
         Raises:
             InvalidRngError: `rngs` is no key, or a stream that a layer needs is missing.
         """
+        _binding.check_instance(self)
         _, variables = self.init_with_output(
             rngs,
             *args,
@@ -363,7 +370,7 @@ class Module:
         rngs: PRNGKey | RNGSequences,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = DenyList("intermediates"),
+        mutable: CollectionFilter = NOT_INTERMEDIATES,
         capture_intermediates: CaptureIntermediates = False,
         **kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
@@ -405,9 +412,7 @@ class Module:
         if rngs is not None:
             _binding.check_rngs(self, rngs)
         fn = _binding.resolve_method(self, method)
-        run = _binding.apply(
-            fn, self, mutable=mutable, capture_intermediates=capture_intermediates
-        )
+        run = _binding.apply(fn, self, mutable=mutable, capture_intermediates=capture_intermediates)
         return run(variables, *args, **kwargs, rngs=rngs)
 
     def lazy_init(
@@ -415,7 +420,7 @@ class Module:
         rngs: PRNGKey | RNGSequences,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = DenyList("intermediates"),
+        mutable: CollectionFilter = NOT_INTERMEDIATES,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Like `init`, but inputs may be given as `jax.ShapeDtypeStruct` and the model is not run.
@@ -499,7 +504,7 @@ class Module:
         rngs: PRNGKey | RNGSequences,
         *args: Any,
         show_repeated: bool = False,
-        mutable: CollectionFilter = DenyList("intermediates"),
+        mutable: CollectionFilter = NOT_INTERMEDIATES,
         **kwargs: Any,
     ) -> dict[str, Module]:
         """The modules that a call reaches, by path; the outermost under the empty string.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.errors import warn_deprecated
 from linstock.linen import initializers
 from linstock.linen._attention import dot_product_attention
 from linstock.linen._linear import DenseGeneral, default_kernel_init
@@ -79,29 +78,6 @@ class MultiHeadDotProductAttention(Module):
     qk_attn_weights_einsum_cls: Callable[..., Callable[..., Array]] | None = None
     attn_weights_value_einsum_cls: Callable[..., Callable[..., Array]] | None = None
 
-    @overload
-    def __call__(
-        self,
-        inputs_q: Array,
-        inputs_k: Array | None = None,
-        inputs_v: Array | None = None,
-        *,
-        mask: Array | None = None,
-        deterministic: bool | None = None,
-        dropout_rng: PRNGKey | None = None,
-        sow_weights: bool = False,
-    ) -> Array: ...
-    @overload
-    def __call__(
-        self,
-        inputs_q: Array,
-        *,
-        inputs_kv: Array | None = None,
-        mask: Array | None = None,
-        deterministic: bool | None = None,
-        dropout_rng: PRNGKey | None = None,
-        sow_weights: bool = False,
-    ) -> Array: ...
     @compact
     def __call__(
         self,
@@ -241,10 +217,8 @@ def _keys_and_values(
                 "`inputs_kv` is not None, both `inputs_k` and `inputs_v` must be None. Use "
                 "`inputs_k` and `inputs_v`; `inputs_kv` is deprecated."
             )
-        warnings.warn(
-            "The inputs_kv arg will be deprecated soon. Use inputs_k and inputs_v instead.",
-            DeprecationWarning,
-            stacklevel=6,
+        warn_deprecated(
+            "The inputs_kv arg will be deprecated soon. Use inputs_k and inputs_v instead."
         )
         return kv, kv
     if k is None:
@@ -275,11 +249,9 @@ class SelfAttention(MultiHeadDotProductAttention):
         sow_weights: bool = False,
     ) -> Array:
         """Lets each position attend to all, see `MultiHeadDotProductAttention`."""
-        warnings.warn(
+        warn_deprecated(
             "SelfAttention will be deprecated soon. Use "
-            "`MultiHeadDotProductAttention.__call__(inputs_q)` instead.",
-            DeprecationWarning,
-            stacklevel=4,
+            "`MultiHeadDotProductAttention.__call__(inputs_q)` instead."
         )
         return super().__call__(
             inputs_q,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from linstock.linen._linear import as_axes, normalize_axes
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
-from linstock.linen._norm_stats import mean_and_variance, normalize
+from linstock.linen._norm_stats import mean_and_variance, mean_square, normalize
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
@@ -29,8 +29,8 @@ class BatchNorm(Module):
         momentum: of the running statistics; what stays of the old value.
         epsilon: added to the variance.
         dtype: of the result; by default as the input and the parameters promote.
-        param_dtype: what the parameters are made in; the statistics too, unless reductions are forced
-            to float32.
+        param_dtype: what the parameters are made in; the statistics too, unless reductions are
+            forced to float32.
         use_bias: whether to add a bias.
         use_scale: whether to multiply by a scale.
         bias_init: makes the bias.
@@ -67,9 +67,7 @@ class BatchNorm(Module):
             use_running_average: as the field, which must then be None.
             mask: true where entries of the batch count, broadcast against `x`.
         """
-        running = merge_param(
-            "use_running_average", self.use_running_average, use_running_average
-        )
+        running = merge_param("use_running_average", self.use_running_average, use_running_average)
         x = jnp.asarray(x)
         features = tuple(sorted(normalize_axes(self.axis, x.ndim)))
         reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
@@ -83,34 +81,13 @@ class BatchNorm(Module):
         else:
             initializing = self.is_initializing()
             mean, variance = mean_and_variance(
-                x,
-                reduced,
-                dtype=self.dtype,
-                axis_name=None if initializing else self.axis_name,
-                axis_index_groups=self.axis_index_groups,
-                use_fast_variance=self.use_fast_variance,
-                mask=mask,
-                force_float32_reductions=self.force_float32_reductions,
+                self, x, reduced, mask, across_devices=not initializing
             )
             if not initializing:
                 old, new = self.momentum, 1 - self.momentum
                 kept_mean.value = old * kept_mean.value + new * mean
                 kept_var.value = old * kept_var.value + new * variance
-        return normalize(
-            self,
-            x,
-            mean,
-            variance,
-            reduced,
-            features,
-            self.dtype,
-            self.param_dtype,
-            self.epsilon,
-            self.use_bias,
-            self.use_scale,
-            self.bias_init,
-            self.scale_init,
-        )
+        return normalize(self, x, mean, variance, reduced, features)
 
 
 class LayerNorm(Module):
@@ -150,31 +127,8 @@ class LayerNorm(Module):
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        mean, variance = mean_and_variance(
-            x,
-            self.reduction_axes,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_fast_variance=self.use_fast_variance,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
-        return normalize(
-            self,
-            x,
-            mean,
-            variance,
-            self.reduction_axes,
-            self.feature_axes,
-            self.dtype,
-            self.param_dtype,
-            self.epsilon,
-            self.use_bias,
-            self.use_scale,
-            self.bias_init,
-            self.scale_init,
-        )
+        mean, variance = mean_and_variance(self, x, self.reduction_axes, mask)
+        return normalize(self, x, mean, variance, self.reduction_axes, self.feature_axes)
 
 
 class RMSNorm(Module):
@@ -208,35 +162,14 @@ class RMSNorm(Module):
     use_fast_variance: bool = True
     force_float32_reductions: bool = True
 
+    use_bias: ClassVar[bool] = False
+
     @compact
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        mean, variance = mean_and_variance(
-            x,
-            self.reduction_axes,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_mean=False,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
-        return normalize(
-            self,
-            x,
-            mean,
-            variance,
-            self.reduction_axes,
-            self.feature_axes,
-            self.dtype,
-            self.param_dtype,
-            self.epsilon,
-            use_bias=False,
-            use_scale=self.use_scale,
-            bias_init=None,
-            scale_init=self.scale_init,
-        )
+        square = mean_square(self, x, self.reduction_axes, mask)
+        return normalize(self, x, None, square, self.reduction_axes, self.feature_axes)
 
 
 class GroupNorm(Module):
@@ -303,32 +236,10 @@ class GroupNorm(Module):
             mask = jnp.broadcast_to(mask, x.shape).reshape(split)
         # The split puts the groups where the features were; those within a group come after.
         inside = tuple(axis if axis < x.ndim - 1 else x.ndim for axis in reduced)
-        statistics = mean_and_variance(
-            x.reshape(split),
-            inside,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_fast_variance=self.use_fast_variance,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
+        statistics = mean_and_variance(self, x.reshape(split), inside, mask)
         mean, variance = (jnp.repeat(s, channels // groups, axis=-1) for s in statistics)
-        return normalize(
-            self,
-            x,
-            mean,
-            variance,
-            tuple(axis for axis in reduced if axis < x.ndim - 1),
-            -1,
-            self.dtype,
-            self.param_dtype,
-            self.epsilon,
-            self.use_bias,
-            self.use_scale,
-            self.bias_init,
-            self.scale_init,
-        )
+        outside = tuple(axis for axis in reduced if axis < x.ndim - 1)
+        return normalize(self, x, mean, variance, outside, -1)
 
     def _group_count(self, channels: int) -> int:
         if (self.num_groups is None) == (self.group_size is None):
@@ -397,28 +308,5 @@ class InstanceNorm(Module):
                 "the batch axis."
             )
         reduced = tuple(axis for axis in range(1, x.ndim) if axis not in features)
-        mean, variance = mean_and_variance(
-            x,
-            reduced,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_fast_variance=self.use_fast_variance,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
-        return normalize(
-            self,
-            x,
-            mean,
-            variance,
-            reduced,
-            features,
-            self.dtype,
-            self.param_dtype,
-            self.epsilon,
-            self.use_bias,
-            self.use_scale,
-            self.bias_init,
-            self.scale_init,
-        )
+        mean, variance = mean_and_variance(self, x, reduced, mask)
+        return normalize(self, x, mean, variance, reduced, features)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from linstock.typing import Array, LaxPadding, PaddingLike
 
 
-def per_axis(setting: None | int | Sequence[int], rank: int) -> tuple[int, ...]:
+def per_axis(setting: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     """A setting for each of `rank` axes: an int holds for all, None stands for 1.
 
     Raises:
@@ -34,14 +34,15 @@ def canonical_padding(padding: PaddingLike, rank: int) -> LaxPadding:
     Raises:
         ValueError: it is neither a name, an int, nor an int or a pair per axis.
     """
-    if isinstance(padding, str):
-        return padding
-    if isinstance(padding, int):
-        return [(padding, padding)] * rank
-    if isinstance(padding, Sequence) and len(padding) == rank:
-        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
-        if all(len(pair) == 2 for pair in pairs):
-            return pairs  # type: ignore[return-value]
+    match padding:
+        case str():
+            return padding
+        case int():
+            return ((padding, padding),) * rank
+        case [*axes] if len(axes) == rank:
+            pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in axes)
+            if all(len(pair) == 2 for pair in pairs):
+                return pairs  # type: ignore[return-value]
     raise ValueError(
         f"Invalid padding format: {padding}, should be str, int, or a sequence of len {rank} where "
         "each element is an int or pair of ints."

@@ -78,7 +78,9 @@ def avg_pool(
     total = pool(inputs, 0.0, lax.add, window_shape, strides, padding)
     if count_include_pad:
         return total / math.prod(window_shape)
-    counted = jnp.ones((*(1,) * (jnp.ndim(inputs) - len(window_shape) - 1), *_spatial(inputs, window_shape), 1))
+    counted = jnp.ones(
+        (*(1,) * (jnp.ndim(inputs) - len(window_shape) - 1), *_spatial(inputs, window_shape), 1)
+    )
     return total / pool(counted, 0.0, lax.add, window_shape, strides, padding)
 
 
