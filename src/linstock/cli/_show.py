@@ -83,8 +83,10 @@ def show_report(console: Console, report: "Report", notes: Iterable[str]) -> Non
 
 
 def _tabulate_outputs(report: "Report") -> Table:
-    table = Table("output", "shape")
-    for title in ("max abs, float32", "max rel, float32", "max abs, float64", "max rel, float64"):
+    table = Table(title="largest differences from PyTorch", title_justify="left")
+    table.add_column("output", overflow="fold")
+    table.add_column("shape")
+    for title in ("float32\nabsolute", "\nrelative", "float64\nabsolute", "\nrelative"):
         table.add_column(title, justify="right")
     for output in report.outputs:
         errors = (output.max_abs, output.max_rel, output.max_abs64, output.max_rel64)
