@@ -23,6 +23,7 @@ class Statement:
         is_tuple: Whether the expression gives a tuple.
         origin: The line of the model's source.
         hint: A name to fall back on.
+        within: Name of the container that the step was written in place from, if any.
     """
 
     tree: Tree
@@ -30,6 +31,7 @@ class Statement:
     is_tuple: bool
     origin: Origin | None
     hint: str
+    within: str = ""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from linstock.bridge._body import TRAIN, Body, Statement
 from linstock.bridge._errors import LoweringError
 from linstock.bridge._origins import Origin
 from linstock.bridge._tree import (
+    Attr,
     Call,
     Const,
     Construct,
@@ -69,6 +70,7 @@ class Builder:
         self.dtype: torch.dtype = torch.float32
         self.origin: Origin | None = None
         self.hint = "x"
+        self.within = ""
 
     # ---- steps
 
@@ -84,7 +86,7 @@ class Builder:
         if any(part == TRAIN for part in walk(tree)):
             self.body.uses_train = True
         key = self.new_key()
-        self.body.statements[key] = Statement(tree, shapes, is_tuple, self.origin, self.hint)
+        self.body.statements[key] = Statement(tree, shapes, is_tuple, self.origin, self.hint, self.within)
         ref = Ref(key)
         if not _has_effect(tree):
             self.known[tree] = ref
@@ -389,6 +391,13 @@ def _transposed(definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tup
             while moved and moved[-1] == Span():
                 moved.pop()
             return Index(definition.base, tuple(moved)) if moved else definition.base
+    match definition:
+        case Call(Attr(Ref() as base, "transpose"), moved, ()):
+            before = tuple(axis.value for axis in moved if isinstance(axis, Const))
+            axes = tuple(before[axis] for axis in axes)
+            tree = base
+            if axes == tuple(range(len(axes))):
+                return base
     if len(axes) == 2:
         return method(tree, "T").function
     swapped = [axis for i, axis in enumerate(axes) if axis != i]

@@ -475,7 +475,7 @@ def _build(variant: Variant, bodies: list[Body], names: set[str]) -> LinenClass:
     base = variant.base
     members = [bodies[i] for i in variant.members]
     modules = [body.frame.module for body in members]
-    solver = _fields.Solver(modules, [p.shapes for p in variant.prepared], base.args)
+    solver = _fields.Solver(modules, _shapes_by_base(variant), base.args)
     present = [[kept[start] is not None for kept in variant.kept] for start, _ in variant.runs]
     flags = [
         solver.flag(vector, _hints(base, run)) for vector, run in zip(present, variant.runs, strict=True)
@@ -501,6 +501,29 @@ def _build(variant: Variant, bodies: list[Body], names: set[str]) -> LinenClass:
     return LinenClass(
         name, torch_class, members, base.args, steps, runs, outputs, solver.finished(), uses_train, base.shapes
     )
+
+
+def _shapes_by_base(variant: Variant) -> list[dict[Ref, tuple[Size, ...]]]:
+    """For each member the shapes of its values, under the keys of the base."""
+    base = variant.base
+    choices = [choice for run in variant.choices for choice in run]
+    found = []
+    for prepared, kept in zip(variant.prepared, variant.kept, strict=True):
+        own_key = {key: key for key in base.args}
+        for position, own in enumerate(kept):
+            if own is not None:
+                own_key[base.first_key + position] = prepared.first_key + own
+        shapes = {
+            Ref(key, part): prepared.shapes[Ref(own, part)]
+            for key, own in own_key.items()
+            for part in (None, *range(8))
+            if Ref(own, part) in prepared.shapes
+        }
+        for choice in choices:
+            if choice.taken not in shapes and choice.otherwise in shapes:
+                shapes[choice.taken] = shapes[choice.otherwise]
+        found.append(shapes)
+    return found
 
 
 def _hints(base: Prepared, run: tuple[int, int]) -> list[str]:

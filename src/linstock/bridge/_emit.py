@@ -1,6 +1,7 @@
 """Emitting: named classes become the text of a Python file."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from linstock.bridge._classes import LinenClass
 from linstock.bridge._errors import ConversionError
 from linstock.bridge._loops import roll
 from linstock.bridge._naming import Assign, For, If, Line, Method, Return, fold_return, name_steps
+from linstock.bridge._partials import share_settings
 from linstock.bridge._tree import Const, Seq, Tree, text
 
 RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
-GLOBALS = {"jax": "import jax", "jnp": "import jax.numpy as jnp"}
+GLOBALS = {"partial": "from functools import partial", "jax": "import jax", "jnp": "import jax.numpy as jnp"}
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,17 @@ def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
     train = ["train: bool = False"] if linen_class.uses_train else []
     yield "    @nn.compact"
     yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
-    for line in _printed(fold_return(roll(method.lines))):
+    lines = share_settings(method.lines, {"self", "train", *method.args, *_locals(method.lines)})
+    for line in _printed(fold_return(roll(lines))):
         yield f"        {line}"
+
+
+def _locals(lines: Iterable[Line]) -> Iterator[str]:
+    for line in lines:
+        if isinstance(line, Assign):
+            yield from line.targets
+        elif isinstance(line, (If, For)):
+            yield from _locals(line.body)
 
 
 def _printed(lines: Iterable[Line]) -> Iterator[str]:
@@ -105,7 +116,7 @@ def _bare(value: Tree) -> str:
 
 def _imports(blocks: Sequence[str], runtime: str) -> str:
     body = "\n".join(blocks)
-    lines = [line for name, line in GLOBALS.items() if f"{name}." in body]
+    lines = [line for name, line in GLOBALS.items() if re.search(rf"\b{name}\b", body)]
     return "\n".join([*lines, RUNTIMES[runtime]])
 
 

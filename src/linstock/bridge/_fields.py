@@ -13,28 +13,40 @@ from typing import Any
 from torch import nn
 
 from linstock.bridge._layers import Pair, find_pair, same_or_tuple
-from linstock.bridge._tree import Call, Const, Construct, Dim, Field, FString, IfElse, Op, Ref, Tree, children
+from linstock.bridge._tree import Call, Const, Construct, Dim, Field, FString, IfElse, Op, Ref, Tree, call, children
 from linstock.bridge._values import Size
 
 ABSENT = object()
 RESERVED = {"name", "parent", "scope", "train", "params", "variables", "path", "setup", "training"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClassField:
     """A field of an emitted class.
 
     Attributes:
         name: Its name.
-        values: Its value in each instance.
+        values: Its value in each instance; `ABSENT` where it does not matter.
         default: Its default, where it has one.
         has_default: Whether it has one.
     """
 
     name: str
-    values: tuple[Any, ...]
+    values: list[Any]
     default: Any = None
     has_default: bool = False
+
+    def takes(self, values: Sequence[Any]) -> bool:
+        """Whether the field has these values wherever both are known; if so it learns those that it lacked."""
+        if not _agrees(self.values, values) or all(k is ABSENT for k, v in zip(self.values, values, strict=True) if v is not ABSENT):
+            return False
+        self.values = [v if k is ABSENT else k for k, v in zip(self.values, values, strict=True)]
+        return True
+
+    def close(self) -> None:
+        """Fills in values that do not matter."""
+        known = next(value for value in self.values if value is not ABSENT)
+        self.values = [(self.default if self.has_default else known) if v is ABSENT else v for v in self.values]
 
     @property
     def annotation(self) -> str:
@@ -62,6 +74,7 @@ class Context:
         attribute: Attribute and constructor argument of the torch layer for it, where known.
         default: The setting's default, or `ABSENT`.
         is_name: Whether it is the submodule's name.
+        reads: The values that the submodule is called with.
     """
 
     owner: str
@@ -69,6 +82,7 @@ class Context:
     attribute: str = ""
     default: Any = ABSENT
     is_name: bool = False
+    reads: tuple[Ref, ...] = ()
 
 
 class Solver:
@@ -86,6 +100,8 @@ class Solver:
 
     def finished(self) -> list[ClassField]:
         """All fields, those without default first."""
+        for made in self.fields.values():
+            made.close()
         return sorted(self.fields.values(), key=lambda f: f.has_default)
 
     def flag(self, present: list[bool], hints: list[str]) -> Tree:
@@ -94,7 +110,7 @@ class Solver:
             if list(known.values) == present:
                 return Field(known.name)
         name = self._attribute_that_is(present) or self._flag_name(hints)
-        made = ClassField(self._free(name), tuple(present), False, True)
+        made = ClassField(self._free(name), list(present), False, True)
         self.fields[made.name] = made
         self.flags.append(made)
         return Field(made.name)
@@ -133,9 +149,15 @@ class Solver:
         if context.is_name:
             return self._module_name(values)
         for known in self.fields.values():
-            if _agrees(known.values, values):
+            if known.takes(values):
                 return Field(known.name)
-        return self._size_of_argument(values) or self._multiple(values) or self._new_field(context, values)
+        size, times = self._size_of(context.reads, values)
+        if size is not None and times == 1:
+            return size
+        multiple = self._multiple(values)
+        if multiple is None and size is not None:
+            multiple = Op("*", (size, Const(times)))
+        return multiple or self._new_field(context, values)
 
     def _module_name(self, values: list[Any]) -> Tree:
         for flag in self.flags:
@@ -144,15 +166,22 @@ class Solver:
                 return _name_by_flag(named[True].pop(), named[False].pop(), flag.name)
         return self._new_field(Context("", "module_name"), values)
 
-    def _size_of_argument(self, values: list[Any]) -> Tree | None:
-        """The last axis of an argument, where it has this size in every instance."""
-        if not all(value is ABSENT or type(value) is int for value in values):
-            return None
-        for key in self.args:
-            stored = [shapes.get(Ref(key), ()) for shapes in self.shapes]
-            if all(s and (v is ABSENT or s[-1] == v) for s, v in zip(stored, values, strict=True)):
-                return Dim(Ref(key), len(stored[0]) - 1)
-        return None
+    def _size_of(self, reads: Sequence[Ref], values: list[Any]) -> tuple[Tree | None, int]:
+        """The last axis of what the submodule reads or of an argument, and how many times it this is everywhere."""
+        present = [value for value in values if value is not ABSENT]
+        if not all(type(value) is int and value > 0 for value in present):
+            return None, 0
+        for ref in [*reads, *(Ref(key) for key in self.args)]:
+            stored = [shapes.get(ref, ()) for shapes in self.shapes]
+            if not all(v is ABSENT or (s and isinstance(s[-1], int)) for s, v in zip(stored, values, strict=True)):
+                continue
+            sizes = [s[-1] if v is not ABSENT else ABSENT for s, v in zip(stored, values, strict=True)]
+            first = next(size for size in sizes if size is not ABSENT)
+            times = present[0] // first
+            if times and all(v is ABSENT or v == times * s for s, v in zip(sizes, values, strict=True)):
+                rank = next(len(s) for s, v in zip(stored, values, strict=True) if v is not ABSENT)
+                return Dim(ref, rank - 1), times
+        return None, 0
 
     def _multiple(self, values: list[Any]) -> Tree | None:
         """A whole multiple of a field."""
@@ -160,8 +189,8 @@ class Solver:
         if not all(type(value) is int and value for value in present) or len(set(present)) < 2:
             return None
         for known in self.fields.values():
-            pairs = [(v, f) for v, f in zip(values, known.values, strict=True) if v is not ABSENT]
-            if not all(type(f) is int and f for _, f in pairs):
+            pairs = [(v, f) for v, f in zip(values, known.values, strict=True) if v is not ABSENT and f is not ABSENT]
+            if not pairs or not all(type(f) is int and f for _, f in pairs):
                 continue
             up, down = pairs[0][0] // pairs[0][1], pairs[0][1] // pairs[0][0]
             if up > 1 and all(v == up * f for v, f in pairs):
@@ -175,10 +204,9 @@ class Solver:
         default = context.default if any(_same(v, context.default) for v in present) else ABSENT
         if default is ABSENT and all(isinstance(value, bool) for value in present):
             default = False
-        filler = present[0] if default is ABSENT else default
-        full = tuple(filler if value is ABSENT else value for value in values)
         name = self._free(self._field_name(context, values), context.owner)
-        self.fields[name] = ClassField(name, full, None if default is ABSENT else default, default is not ABSENT)
+        has_default = default is not ABSENT
+        self.fields[name] = ClassField(name, list(values), default if has_default else None, has_default)
         return Field(name)
 
     def _field_name(self, context: Context, values: list[Any]) -> str:
@@ -229,7 +257,8 @@ def _name_by_flag(with_flag: str, without: str, flag: str) -> Tree:
     """A submodule's name that a flag decides: counted where only its number differs."""
     one, other = (re.fullmatch(r"(.*?)(\d+)", name) for name in (with_flag, without))
     if one and other and one[1] == other[1] and int(one[2]) == int(other[2]) + 1:
-        counted = Op("+", (Const(int(other[2])), Field(flag)))
+        start = int(other[2])
+        counted = Op("+", (Const(start), Field(flag))) if start else call("int", Field(flag))
         return FString((Const(one[1]), counted))
     return IfElse(Field(flag), Const(with_flag), Const(without))
 
@@ -250,7 +279,13 @@ def _contexts_in(tree: Tree, context: Context, module: nn.Module | None) -> Iter
             yield context
         return
     if isinstance(tree, Construct):
-        yield from _construct_contexts(tree, module)
+        yield from _construct_contexts(tree, module, ())
+        return
+    if isinstance(tree, Call) and isinstance(tree.function, Construct):
+        reads = tuple(arg for arg in tree.args if isinstance(arg, Ref))
+        yield from _construct_contexts(tree.function, module, reads)
+        for arg in tree.args:
+            yield from _contexts_in(arg, context, module)
         return
     if isinstance(tree, Call):
         named = [("", arg) for arg in (tree.function, *tree.args)] + list(tree.kwargs)
@@ -262,7 +297,7 @@ def _contexts_in(tree: Tree, context: Context, module: nn.Module | None) -> Iter
         yield from _contexts_in(child, context, module)
 
 
-def _construct_contexts(made: Construct, module: nn.Module | None) -> Iterator[Context]:
+def _construct_contexts(made: Construct, module: nn.Module | None, reads: tuple[Ref, ...]) -> Iterator[Context]:
     yield from _contexts_in(made.function, Context(made.owner, "value"), module)
     pair = _pair_at(module, made.owner) if module is not None else None
     defaults = dict(made.defaults)
@@ -274,6 +309,7 @@ def _construct_contexts(made: Construct, module: nn.Module | None) -> Iterator[C
             key.lstrip("*"),
             attributes[i] if i < len(attributes) else "",
             default.value if isinstance(default, Const) else ABSENT,
+            reads=reads,
         )
         yield from _contexts_in(value, context, module)
     if made.name is not None:

@@ -95,7 +95,8 @@ class Pair:
     def settings_of(self, module: nn.Module) -> tuple[tuple[str, Tree], ...]:
         """The constructor arguments of the Linen layer, defaults included."""
         found = [(s.linen, Const(s.to_linen(read(module, s.torch)))) for s in self.settings]
-        return (*found, *self.fixed.items())
+        is_certain = ("dropout_rate", Const(0.0)) in found
+        return (*found, *(() if is_certain else self.fixed.items()))
 
     @property
     def defaults(self) -> tuple[tuple[str, Tree], ...]:
@@ -174,7 +175,7 @@ def channels_last(build: "FrameLowering", frame: "Frame", construct: Construct) 
         raise LoweringError("an input without a batch axis")
     order = channels_last_order(rank)
     tree = build.tree(value, order)
-    return build.in_layout(build.result(Call(construct, (tree,)), order=order))
+    return build.result(Call(construct, (tree,)), order=order)
 
 
 def channels_last_order(rank: int) -> tuple[int, ...]:
@@ -316,6 +317,7 @@ add_pair(
         (),
         elementwise,
         fixed={"deterministic": Op("not", (TRAIN,))},
+        refuses=lambda build, frame: frame.module.p == 0,
     )
 )
 

@@ -1,7 +1,7 @@
 """Loops: statements that repeat with other names and numbers become a `for`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from linstock.bridge._classes import filled, holes, skeleton
@@ -14,39 +14,39 @@ COUNTERS = ("i", "j", "k")
 
 
 def roll(lines: Sequence[Line], depth: int = 0) -> list[Line]:
-    """The lines with every repetition that a person would write as a loop written as one."""
+    """The lines with the loops that make them shortest to read."""
     lines = [If(line.test, tuple(roll(line.body, depth))) if isinstance(line, If) else line for line in lines]
+    cost = [0.0] * (len(lines) + 1)
+    choice: list[tuple[Line, int]] = [(line, 1) for line in lines]
+    for at in reversed(range(len(lines))):
+        cost[at] = 1 + cost[at + 1]
+        for loop, count, price in _loops_at(lines, at, depth):
+            if price + cost[at + count] < cost[at]:
+                cost[at] = price + cost[at + count]
+                choice[at] = (loop, count)
     rolled: list[Line] = []
     at = 0
     while at < len(lines):
-        made = _longest_loop(lines, at, depth)
-        if made is None:
-            rolled.append(lines[at])
-            at += 1
-        else:
-            loop, count = made
-            rolled.append(loop)
-            at += count
+        line, count = choice[at]
+        rolled.append(line)
+        at += count
     return rolled
 
 
-def _longest_loop(lines: Sequence[Line], at: int, depth: int) -> tuple[For, int] | None:
-    best: tuple[For, int] | None = None
+def _loops_at(lines: Sequence[Line], at: int, depth: int) -> Iterator[tuple[For, int, float]]:
+    """Every loop that may start at a line, how many lines it stands for, and how much there is to read in it."""
     for period in range(1, LONGEST_PERIOD + 1):
         shape = [_shape(line) for line in lines[at : at + period]]
         if None in shape or len(shape) < period:
-            break
+            return
         count = 1
         while [_shape(line) for line in lines[at + count * period : at + (count + 1) * period]] == shape:
             count += 1
-        while count >= 2:
-            loop = _loop([lines[at + i * period : at + (i + 1) * period] for i in range(count)], depth)
-            if loop is not None:
-                if best is None or count * period > best[1]:
-                    best = (loop, count * period)
-                break
-            count -= 1
-    return best
+        for turns in range(2, count + 1):
+            made = _loop([lines[at + i * period : at + (i + 1) * period] for i in range(turns)], depth)
+            if made is not None:
+                loop, price = made
+                yield loop, turns * period, price
 
 
 def _shape(line: Line) -> Any:
@@ -54,15 +54,19 @@ def _shape(line: Line) -> Any:
     return (line.targets, skeleton(line.value)) if isinstance(line, Assign) else None
 
 
-def _loop(turns: Sequence[Sequence[Line]], depth: int) -> For | None:
-    """One loop over turns of the same shape, or None where it would read worse than the lines."""
+# What a reader pays for a loop's head, for a value that depends on the turn, and for a table of such values.
+HEAD, VARIED, TABLE = 1.0, 0.7, 1.0
+
+
+def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | None:
+    """One loop over turns of the same shape with its price, or None where there is no way to write it."""
     counter = COUNTERS[min(depth, len(COUNTERS) - 1)]
-    used = {part.id for turn in turns for line in turn if isinstance(line, Assign) for part in walk(line.value) if isinstance(part, Name)}
-    if counter in used:
+    trees = [[line.value for line in turn if isinstance(line, Assign)] for turn in turns]
+    if any(part == Name(counter) for tree in trees[0] for part in walk(tree)):
         return None
-    rows: list[list[list[Const]]] = [[holes(line.value) for line in turn if isinstance(line, Assign)] for turn in turns]
+    rows = [[holes(tree) for tree in turn] for turn in trees]
+    start = _first_number(rows)
     tables: dict[str, list[Any]] = {}
-    start = _common_start(rows)
     body: list[Line] = []
     varied = 0
     for position, line in enumerate(turns[0]):
@@ -76,44 +80,35 @@ def _loop(turns: Sequence[Sequence[Line]], depth: int) -> For | None:
             varied += is_varied
             values.append(made)
         body.append(Assign(line.targets, filled(line.value, values)))
-    if not _is_worth_it(len(turns), len(turns[0]), varied, tables):
-        return None
-    source: Tree = call("range", start, start + len(turns)) if start else call("range", len(turns))
-    target = counter
-    if tables:
-        names = list(tables)
-        rows_of_table = [tuple(tables[name][i] for name in names) for i in range(len(turns))]
-        items = tuple(Const(row[0] if len(names) == 1 else row) for row in rows_of_table)
-        source = call("enumerate", Seq(items), **({"start": start} if start else {}))
-        target = f"{counter}, {names[0]}" if len(names) == 1 else f"{counter}, ({', '.join(names)})"
-    return For(target, source, tuple(body))
+    target, source = _head(counter, start, len(turns), tables)
+    return For(target, source, tuple(body)), HEAD + len(body) + VARIED * varied + TABLE * _table_cost(tables)
 
 
-def _is_worth_it(turns: int, length: int, varied: int, tables: dict[str, list[Any]]) -> bool:
-    if turns * length < 3 and varied:
-        return False
-    return len(tables) <= 2 and varied <= 4
+def _table_cost(tables: dict[str, list[Any]]) -> float:
+    """Lists of distinct values read well; repeated ones say that the loop is not the author's."""
+    return sum(1.0 if len({repr(v) for v in column}) == len(column) else 2.0 for column in tables.values())
 
 
-def _common_start(rows: list[list[list[Const]]]) -> int:
-    """The number in the first turn's submodule names, where all agree."""
-    numbers = set()
-    for line in rows[0]:
-        for hole in line:
-            match = re.search(r"(\d+)", hole.value) if isinstance(hole.value, str) else None
-            if match:
-                numbers.add(int(match[1]))
-    candidates = {n for n in numbers if _counts_from(rows, n)}
-    return min(candidates) if len(candidates) == 1 else 0
+def _head(counter: str, start: int, count: int, tables: dict[str, list[Any]]) -> tuple[str, Tree]:
+    if not tables:
+        return counter, call("range", start, start + count) if start else call("range", count)
+    names = list(tables)
+    rows = [tuple(tables[name][i] for name in names) for i in range(count)]
+    items = tuple(Const(row[0] if len(names) == 1 else row) for row in rows)
+    target = names[0] if len(names) == 1 else f"({', '.join(names)})"
+    return f"{counter}, {target}", call("enumerate", Seq(items), **({"start": start} if start else {}))
 
 
-def _counts_from(rows: list[list[list[Const]]], start: int) -> bool:
+def _first_number(rows: list[list[list[Const]]]) -> int:
+    """Where the counter starts: at the number in the names of the first turn that counts up."""
     for position in range(len(rows[0])):
         for hole in range(len(rows[0][position])):
             column = [row[position][hole].value for row in rows]
-            if isinstance(column[0], str) and len(set(column)) > 1 and _counted(column, "i", start) is not None:
-                return True
-    return False
+            if isinstance(column[0], str):
+                moving = _moving_number(column)
+                if moving is not None:
+                    return moving[1][0]
+    return 0
 
 
 def _expression(
@@ -144,24 +139,27 @@ def _expression(
 
 def _counted(column: list[Any], counter: str, start: int) -> Tree | None:
     """Names that differ in one number which counts up, as an f-string."""
-    split = [re.split(r"(\d+)", str(name)) for name in column]
-    if len({len(parts) for parts in split}) != 1:
+    moving = _moving_number(column)
+    if moving is None:
         return None
-    moving = [i for i in range(len(split[0])) if len({parts[i] for parts in split}) > 1]
-    if len(moving) != 1:
-        return None
-    (at,) = moving
-    if not all(parts[at].isdigit() for parts in split):
-        return None
-    numbers = [int(parts[at]) for parts in split]
-    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        return None
+    (before, after), numbers = moving
     offset = numbers[0] - start
     number: Tree = Name(counter)
     if offset:
         number = Op("+" if offset > 0 else "-", (number, Const(abs(offset))))
-    before, after = "".join(split[0][:at]), "".join(split[0][at + 1 :])
     return FString(tuple(p for p in (Const(before), number, Const(after)) if p != Const("")))
 
 
-
+def _moving_number(column: list[Any]) -> tuple[tuple[str, str], list[int]] | None:
+    """The text around the one number in which names differ, and the numbers, if they count up by one."""
+    split = [re.split(r"(\d+)", str(name)) for name in column]
+    if len({len(parts) for parts in split}) != 1:
+        return None
+    moving = [i for i in range(len(split[0])) if len({parts[i] for parts in split}) > 1]
+    if len(moving) != 1 or not all(parts[moving[0]].isdigit() for parts in split):
+        return None
+    (at,) = moving
+    numbers = [int(parts[at]) for parts in split]
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return None
+    return ("".join(split[0][:at]), "".join(split[0][at + 1 :])), numbers

@@ -112,10 +112,11 @@ def _user_outputs(capture: Capture) -> list[Any]:
 def _image_inputs(capture: Capture) -> set[str]:
     """Names of the inputs that a convolution or a pooling reads, possibly after elementwise steps."""
     placeholders = [node for node in capture.program.graph.nodes if node.op == "placeholder"]
-    return {node.name for node in placeholders if _reaches_convolution(node, set())}
+    return {node.name for node in placeholders if reaches_convolution(node, set())}
 
 
-def _reaches_convolution(node: Node, seen: set[Node]) -> bool:
+def reaches_convolution(node: Node, seen: set[Node]) -> bool:
+    """Whether a convolution or a pooling reads the node, possibly after steps that leave the axes in place."""
     rank = _rank(node)
     for user in node.users:
         row = find_row(user.target) if user.op == "call_function" and user not in seen else None
@@ -124,7 +125,7 @@ def _reaches_convolution(node: Node, seen: set[Node]) -> bool:
             continue
         if "channels_last" in row.accepts and user.args[0] is node:
             return True
-        if "elementwise" in row.accepts and _rank(user) == rank and _reaches_convolution(user, seen):
+        if {"elementwise", "keeps_axes"} & row.accepts and _rank(user) == rank and reaches_convolution(user, seen):
             return True
     return False
 
@@ -186,6 +187,7 @@ class FrameLowering(Builder):
         """Says where the steps that follow come from."""
         self.origin = origin
         self.hint = frame.relative_path.rsplit(".", 1)[-1] or "x"
+        self.within = self.inlined[0].relative_path.rsplit(".", 1)[-1] if self.inlined else ""
 
     def contains(self, frame: Frame) -> bool:
         """Whether the called module sits below this frame's module."""
@@ -301,10 +303,18 @@ class FrameLowering(Builder):
             if row is None:
                 raise LoweringError("")
             self.expect(node)
-            self.environment[node] = row.lower(self, **self.arguments(node, row))
+            self.environment[node] = self.settled(node, row.lower(self, **self.arguments(node, row)))
         except LoweringError as error:
             self.report(str(node.target), frame, origin_of_node(node), str(error))
             self.environment[node] = self.stand_in(node)
+
+    def settled(self, node: Node, value: Any) -> Any:
+        """A value that a convolution will read, channels-last as soon as it is made."""
+        if self.layout != "channels_last" or not isinstance(value, Value) or value.rank < 3 or value.tree is None:
+            return value
+        if value.order != tuple(range(value.rank)) or not reaches_convolution(node, set()):
+            return value
+        return self.moved(value, channels_last_order(value.rank))
 
     def expect(self, node: Node) -> None:
         """Sets the shape and dtype of what is being computed."""
@@ -415,6 +425,8 @@ class FrameLowering(Builder):
             outer = self.parent.unfolded(outer)
         if outer.tree is None:
             return outer
+        if self.layout == "torch":
+            outer = self.parent.moved(outer, tuple(range(outer.rank)))
         for key, tree in self.passed.items():
             if tree == outer.tree:
                 return dataclasses.replace(outer, tree=Ref(key))
@@ -469,14 +481,12 @@ class FrameLowering(Builder):
                 value = self.computed(self.unfolded(value))
                 if self.parent is None:
                     value = self.spread(value)
+                if self.layout == "torch":
+                    value = self.moved(value, tuple(range(value.rank)))
                 assert value.tree is not None
                 self.body.outputs.append(value.tree)
             given.append(value)
         return given
-
-    def in_layout(self, value: Value) -> Value:
-        """A channels-last result in the layout that the user asked for."""
-        return value if self.layout == "channels_last" else self.moved(value, tuple(range(value.rank)))
 
     # ---- parameters and buffers
 

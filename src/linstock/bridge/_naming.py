@@ -259,7 +259,7 @@ class _Namer:
             if otherwise is not None and is_done and (wanted == otherwise or is_unnamed):
                 name = otherwise
             else:
-                name = self._free(wanted, position)
+                name = self._chosen(taken.statement, 0, position, self.lines)
             if name != otherwise:
                 before.append(Assign((name,), self._written(choice.otherwise, position)))
                 self._bind(name, choice.otherwise, keep=True)
@@ -288,7 +288,17 @@ class _Namer:
             return _clean(name) or fallback
         if targets:
             name = targets[0]
-        return _clean(name) or _clean(statement.hint) or "x"
+        return _clean(name) or self._name_read(statement) or _clean(statement.hint) or "x"
+
+    def _name_read(self, statement: Statement) -> str:
+        """The name of what a layer reads, which goes on as the layer's result where the source has no name."""
+        tree = statement.tree
+        if not _is_layer(tree):
+            return ""
+        first = next(iter(_value_refs(tree)), None)
+        while first is not None and first.key in self.nested:
+            first = next(iter(_value_refs(self.expression_of[first.key])), None)
+        return self.name_of.get(first, "") if first is not None else ""
 
     def _chosen(self, statement: Statement, part: int, position: int, lines: list[Line]) -> str:
         """The name for a value: the source's, if need be after moving the value that has it now to its alias."""
@@ -302,7 +312,7 @@ class _Namer:
             lines.insert(at, Assign((alias,), Name(wanted)))
             self._bind(alias, holder)
             return wanted
-        hint = _clean(statement.hint)
+        hint = _clean(statement.within or statement.hint)
         if _is_layer(statement.tree) and hint and self._is_free(hint, position):
             return hint
         return self._free(wanted, position)

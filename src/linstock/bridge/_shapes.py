@@ -32,7 +32,7 @@ def reshape(build: Builder, value: Value, shape: tuple[Size, ...], written: Sequ
         value = build.spread(value)
     fold = _mixing_groups(value, groups)
     if fold:
-        folded = _folded(build, value, groups, fold, shape)
+        folded = _folded(build, value, groups, fold, shape) if build.layout == "channels_last" else None
         if folded is not None:
             return folded
         value = build.moved(value, tuple(range(value.rank)))
@@ -55,9 +55,9 @@ def _reshaped(build: Builder, value: Value, made: Value, written: Sequence[Any])
     if simpler is not None:
         return build.add(simpler, made.stored_shape)
     unwritten = next((i for i, size in enumerate(written) if isinstance(size, int) and size == -1), None)
-    if unwritten is None:
-        products = [i for i, size in enumerate(made.shape) if isinstance(size, sympy.Expr) and not size.is_Symbol]
-        unwritten = products[0] if products and len(made.stretched) == 0 else None
+    products = [i for i, size in enumerate(made.shape) if isinstance(size, sympy.Expr) and not size.is_Symbol]
+    if len(products) == 1 and not made.stretched:
+        unwritten = products[0]
     sizes = [
         Const(-1) if axis == unwritten else build.size(1 if axis in made.stretched else made.shape[axis])
         for axis in made.order

@@ -36,7 +36,7 @@ def conv(build: Builder, input: Value, weight: Value, bias: Value | None = None,
     )
     if bias is not None:
         made = Op("+", (made, build.tree(bias)))
-    return build.in_layout(build.result(made, order=order))
+    return build.result(made, order=order)
 
 
 def each(value: Any, axes: int) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def pooled(build: Builder, function: str, value: Value, window: Any, stride: Any
     if any(side != (0, 0) for side in sides):
         written["padding"] = tuple(sides)
     tree = call(function, build.tree(value, order), window, **written, **settings)
-    return build.in_layout(build.result(tree, order=order))
+    return build.result(tree, order=order)
 
 
 def _more(size: Any, window: int, stride: int, side: int) -> int:

@@ -166,12 +166,12 @@ def roll(build: Builder, self: Value, shifts: Any, dims: Any = ()) -> Value:
     return build.result(call("jnp.roll", build.tree(self), shift, axis=axis), order=self.order)
 
 
-@lowers("aten.constant_pad_nd")
+@lowers("aten.constant_pad_nd", accepts="keeps_axes")
 def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) -> Value:
     return padded(build, self, pad, "constant", value)
 
 
-@lowers("aten.pad")
+@lowers("aten.pad", accepts="keeps_axes")
 def pad(build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None) -> Value:
     return padded(build, self, pad, mode, value)
 
