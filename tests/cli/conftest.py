@@ -23,6 +23,7 @@ class FakeReport:
     ok: bool = True
     verified: bool = True
     outputs: list[FakeOutput] = field(default_factory=lambda: [FakeOutput()])
+    noised_max_rel64: float = 5e-15
     seconds: dict[str, float] = field(default_factory=lambda: {"capture": 1.25, "verify": 0.5})
     notes: list[str] = field(default_factory=list)
 

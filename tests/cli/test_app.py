@@ -43,7 +43,7 @@ def test_each_step_has_a_line_in_order(run, bridge):
 
 def test_the_table_holds_the_measured_errors(run, bridge):
     output = run("convert", "net.py:with_inputs", "-o", "out").output
-    for text in ("output", "1x3", "1.0e-06", "2.0e-06", "3.0e-15", "4.0e-15"):
+    for text in ("output", "1x3", "1.0e-06", "2.0e-06", "3.0e-15", "4.0e-15", "5.0e-15"):
         assert text in output
     assert "seconds: capture 1.25 · verify 0.50" in output
 

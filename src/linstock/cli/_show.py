@@ -1,3 +1,4 @@
+import math
 import sys
 import traceback
 from collections.abc import Iterable
@@ -75,6 +76,8 @@ def show_report(console: Console, report: "Report", notes: Iterable[str]) -> Non
     """Prints what was compared, the seconds, the notes and the verdict."""
     if report.verified:
         console.print(_tabulate_outputs(report))
+        noised = _format_error(report.noised_max_rel64)
+        console.print(f"with noise in every weight, float64, relative: {noised}", soft_wrap=True)
     steps = " · ".join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
     console.print(f"seconds: {steps}", soft_wrap=True)
     for note in [*notes, *report.notes]:
@@ -95,8 +98,8 @@ def _tabulate_outputs(report: "Report") -> Table:
     return table
 
 
-def _format_error(error: float | None) -> str:
-    return "—" if error is None else f"{error:.1e}"
+def _format_error(error: float) -> str:
+    return "not measured" if math.isnan(error) else f"{error:.1e}"
 
 
 def _judge(report: "Report") -> Text:
