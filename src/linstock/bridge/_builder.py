@@ -198,6 +198,10 @@ class Builder:
         """The expression of a parameter, stored in the given order."""
         raise NotImplementedError
 
+    def training_rate(self, kind: str) -> float:
+        """The dropout rate that the operation at hand has in training, where eval mode shows none."""
+        raise NotImplementedError
+
     def moved(self, value: Value, order: tuple[int, ...]) -> Value:
         """The value with its axes stored in another order."""
         if order == value.order:
@@ -408,4 +412,4 @@ def _transposed(definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tup
 
 def _has_effect(tree: Tree) -> bool:
     """Whether the expression makes a submodule or draws random numbers, so that writing it twice differs."""
-    return any(isinstance(part, Construct) for part in walk(tree))
+    return any(isinstance(part, Construct) or part == Name("self.make_rng") for part in walk(tree))

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import CaptureError, InputError
 from linstock.bridge._functional import functionalize
+from linstock.bridge._training import Rates, needs_training_rates, training_rates
 
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
@@ -66,12 +67,14 @@ class Capture:
         program: What `torch.export` gave.
         root: The frame of the model itself.
         frame_of: Graph node -> the frame it ran in.
+        training_rates: Dropout rates that only train mode shows.
         notes: What had to be given up on the way, for the report.
     """
 
     program: ExportedProgram
     root: Frame
     frame_of: dict[torch.fx.Node, Frame]
+    training_rates: Rates
     notes: list[str]
 
 
@@ -181,16 +184,20 @@ def _calling_site() -> Site | None:
     return None
 
 
+# Which sizes may differ from the example's: all that the model lets, those of the first axes, or none.
+SIZES = ("all", "batch", "fixed")
+
+
 def capture(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, sizes: str
 ) -> Capture:
-    """Exports `model` in eval mode, with every size dynamic that the model lets be so.
+    """Exports `model` in eval mode.
 
     Args:
         model: A model in eval mode; its hooks and weights stay as they are.
         args: Example inputs.
         kwargs: Example keyword inputs.
-        dynamic: Whether sizes may differ from the example's.
+        sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export refuses.
 
     Raises:
         InputError: The model does not run on the example inputs.
@@ -199,7 +206,7 @@ def capture(
     _check_runs(model, args, kwargs)
     notes: list[str] = []
     failure: Exception | None = None
-    for doubled, shapes in _attempts(args, kwargs, dynamic=dynamic):
+    for doubled, shapes in _attempts(args, kwargs, sizes):
         recorder = _Recorder(model)
         try:
             with recorder.listening(model), torch.no_grad():
@@ -208,13 +215,14 @@ def capture(
             # torch.export raises whatever the model raises under fake tensors; the last one is reported.
             failure = error
             continue
-        if dynamic and shapes is None:
+        if sizes != "fixed" and shapes is None:
             notes.append(
                 "sizes are fixed to the example's: torch.export refused dynamic sizes "
                 f"({_first_line(failure)})"
             )
         functionalize(program.graph)
-        return Capture(program, recorder.frames[0], _frames_of(program, recorder), notes)
+        rates = _training_rates(model, program.graph, args, kwargs, notes)
+        return Capture(program, recorder.frames[0], _frames_of(program, recorder), rates, notes)
     assert failure is not None
     raise CaptureError(
         f"torch.export cannot capture `{type(model).__qualname__}`: {_first_line(failure)}",
@@ -264,16 +272,29 @@ def _model_line(error: BaseException) -> str:
     return where
 
 
+def _training_rates(
+    model: torch.nn.Module, graph: torch.fx.Graph, args: tuple[Any, ...], kwargs: dict[str, Any], notes: list[str]
+) -> Rates:
+    if not needs_training_rates(graph):
+        return {}
+    try:
+        return training_rates(model, args, kwargs)
+    except Exception as error:  # a model may well refuse train mode on one example; its eval mode is unaffected
+        notes.append(f"dropout inside attention is left out: the model does not run in train mode ({_first_line(error)})")
+        return {}
+
+
 def _attempts(
-    args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool
+    args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str
 ) -> Iterator[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
     """Example inputs and dynamic shapes to try, the freest first."""
-    if dynamic:
+    if sizes != "fixed":
         everything = (args, kwargs)
         doubled = pytree.tree_map(_doubled, everything) if _is_single_batch(everything) else everything
-        sizes = {leaf.shape[0] for leaf in pytree.tree_leaves(doubled) if isinstance(leaf, torch.Tensor) and leaf.dim()}
-        shared = Dim("batch", min=1) if len(sizes) == 1 else Dim.AUTO
-        for first, rest in ((shared, Dim.AUTO), (Dim.AUTO, Dim.AUTO), (Dim.AUTO, None)):
+        batches = {leaf.shape[0] for leaf in pytree.tree_leaves(doubled) if isinstance(leaf, torch.Tensor) and leaf.dim()}
+        shared = Dim("batch", min=1) if len(batches) == 1 else Dim.AUTO
+        freest = [(shared, Dim.AUTO), (Dim.AUTO, Dim.AUTO)] if sizes == "all" else []
+        for first, rest in [*freest, (shared, None), (Dim.AUTO, None)]:
             shapes = pytree.tree_map(lambda leaf, f=first, r=rest: _dynamic_axes(leaf, f, r), doubled)
             yield doubled, _by_argument(shapes)
     yield (args, kwargs), None

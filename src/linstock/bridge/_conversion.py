@@ -1,6 +1,7 @@
 """`to_linen`: one call from a torch model to verified Linen source with its weights."""
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import torch
 
 from linstock.bridge import _docstring, lowering  # noqa: F401  importing the second registers the lowerings
-from linstock.bridge._capture import Capture, capture
+from linstock.bridge._capture import SIZES, Capture, capture
 from linstock.bridge._classes import classes_of
 from linstock.bridge._emit import RUNTIMES, Emitted, emit
 from linstock.bridge._errors import ConversionError, InputError, OutputExistsError, UnsupportedError
@@ -154,7 +155,7 @@ def to_linen(
     steps = _Steps(report, on_step)
     with _evaluating(model):
         with steps("capture"):
-            captured = capture(model, args, kwargs, dynamic=dynamic)
+            captured = capture(model, args, kwargs, sizes="all" if dynamic else "fixed")
         with steps("lower"):
             captured, lowered = _lowered(model, captured, args, kwargs, layout, dynamic)
         with steps("emit"):
@@ -239,20 +240,24 @@ class _Steps:
 def _lowered(
     model: torch.nn.Module, captured: Capture, args: Any, kwargs: Any, layout: str, dynamic: bool
 ) -> tuple[Capture, Lowered]:
-    """Lowers; a model that does not lower with dynamic sizes gets a second try with the example's."""
-    try:
-        return captured, lower(model, captured, layout=layout)
-    except UnsupportedError as error:
-        if not dynamic or not any(item.why for item in error.missing):
-            raise
-        fixed = capture(model, args, kwargs, dynamic=False)
+    """Lowers; a model that does not lower with all sizes free gets another try with fewer."""
+    first: UnsupportedError | None = None
+    for sizes in SIZES:
         try:
-            result = lower(model, fixed, layout=layout)
-        except UnsupportedError:
-            raise error from None
-        why = next(item.why for item in error.missing if item.why)
-        fixed.notes.append(f"sizes are fixed to the example's: {why}")
-        return fixed, result
+            if sizes != SIZES[0] and dynamic:
+                captured = capture(model, args, kwargs, sizes=sizes)
+            lowered = lower(model, captured, layout=layout)
+        except UnsupportedError as error:
+            first = first or error
+            if not dynamic or not all(item.why for item in error.missing):
+                break
+            continue
+        if first is not None:
+            kept = "only the batch size is free" if sizes == "batch" else "sizes are fixed to the example's"
+            captured.notes.append(f"{kept}: {first.missing[0].why}")
+        return captured, lowered
+    assert first is not None
+    raise first
 
 
 def _signature(model: torch.nn.Module, captured: Capture, lowered: Lowered, args: Any, kwargs: Any) -> Signature:
@@ -285,12 +290,9 @@ def _emitted(
     classes = classes_of(lowered.root)
     leaves = dict(flat_arguments(signature.forward, args, kwargs))
     examples = [leaves[path] for path, _ in signature.inputs]
-    has_stats = any(row.flax[0] == "batch_stats" for row in lowered.rows)
 
-    def docstring(root: str, names: list[str], uses_train: bool) -> Iterator[str]:
-        return _docstring.describe(
-            model, lowered, names, examples, root=root, uses_train=uses_train, has_stats=has_stats
-        )
+    def docstring(root: str, names: list[str], needs: _docstring.Needs) -> Iterator[str]:
+        return _docstring.describe(model, lowered, names, examples, root, needs)
 
     return emit(classes, docstring, runtime)
 
@@ -331,5 +333,10 @@ def _as_jax(tree: Any) -> Any:
 
 def _run(module: Any, variables: Any, signature: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     arrays = signature.arrays(args, kwargs)
-    return signature.results(jax.jit(module.apply)(variables, *arrays))
+    return signature.results(_compiled(module)(variables, *arrays))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(module: Any) -> Any:
+    return jax.jit(module.apply)
 

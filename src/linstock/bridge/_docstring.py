@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from linstock.bridge._builder import JAX_DTYPES
-from linstock.bridge._emit import Emitted
+from linstock.bridge._emit import Emitted, Needs
 from linstock.bridge._lower import Lowered
 from linstock.bridge._values import Value
 
@@ -15,10 +15,8 @@ def describe(
     lowered: Lowered,
     emitted_args: Sequence[str],
     examples: Sequence[torch.Tensor],
-    *,
     root: str,
-    uses_train: bool,
-    has_stats: bool,
+    needs: Needs,
 ) -> Iterator[str]:
     """The docstring of an emitted file: what it is, how to initialize it, load the weights and call it."""
     cls = type(model)
@@ -31,16 +29,13 @@ def describe(
     yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh weights, or the converted ones:"
     yield '    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")'
     yield f"    outputs = model.apply(variables, {names})"
-    if uses_train:
-        given = ", ".join(["variables", names, "train=True"])
-        rngs = ', rngs={"dropout": key}'
-        if has_stats:
-            yield f'    outputs, updates = model.apply({given}, mutable=["batch_stats"]{rngs})'
-        else:
-            yield f"    outputs = model.apply({given}{rngs})"
+    if needs.train:
+        extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (', rngs={"dropout": key}' if needs.dropout else "")
+        targets = "outputs, updates" if needs.batch_stats else "outputs"
+        yield f"    {targets} = model.apply(variables, {names}, train=True{extra})"
     yield ""
     yield "with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`."
-    if has_stats:
+    if needs.batch_stats:
         yield ""
         yield BATCH_NORM
 

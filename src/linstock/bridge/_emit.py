@@ -20,6 +20,21 @@ GLOBALS = {"partial": "from functools import partial", "jax": "import jax", "jnp
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a call of the emitted model needs beside its inputs.
+
+    Attributes:
+        train: Whether it takes `train`.
+        batch_stats: Whether it updates batch statistics in training.
+        dropout: Whether it draws random numbers in training.
+    """
+
+    train: bool
+    batch_stats: bool
+    dropout: bool
+
+
+@dataclass(frozen=True)
 class Emitted:
     """The text of a converted model.
 
@@ -37,14 +52,14 @@ class Emitted:
 
 
 def emit(
-    classes: Sequence[LinenClass], docstring: Callable[[str, list[str], bool], Iterable[str]], runtime: str
+    classes: Sequence[LinenClass], docstring: Callable[[str, list[str], Needs], Iterable[str]], runtime: str
 ) -> Emitted:
     """Writes the classes as a file.
 
     Args:
         classes: The classes, those that others use first; the last one is the model.
-        docstring: Gives the lines of the file's docstring from the model's class, its arguments, and whether it
-            takes `train`.
+        docstring: Gives the lines of the file's docstring from the model's class, its arguments, and what a call
+            needs.
         runtime: `"flax"` or `"linstock"`: which Linen the file imports.
     """
     methods = [name_steps(linen_class) for linen_class in classes]
@@ -55,7 +70,9 @@ def emit(
         blocks.append(_class_text(linen_class, body, bodies))
     imports = _imports(blocks, runtime)
     root = classes[-1]
-    quoted = '"""' + "\n".join(docstring(root.name, methods[-1].args, root.uses_train)).strip() + '\n"""'
+    body = "\n".join(blocks)
+    needs = Needs(root.uses_train, "nn.BatchNorm" in body, "nn.Dropout" in body or "dropout_r" in body)
+    quoted = '"""' + "\n".join(docstring(root.name, methods[-1].args, needs)).strip() + '\n"""'
     source = "\n\n".join([quoted, imports, *blocks]) + "\n"
     return Emitted(formatted(source), root.name, methods[-1].args, root.uses_train)
 

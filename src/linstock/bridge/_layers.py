@@ -12,12 +12,13 @@ from torch import nn
 
 from linstock.bridge._body import TRAIN
 from linstock.bridge._errors import LoweringError
-from linstock.bridge._tree import Call, Const, Construct, Name, Op, Tree
+from linstock.bridge._tree import Call, Const, Construct, Op, Tree
 from linstock.bridge._values import Folded, Value
 
 if TYPE_CHECKING:
     from linstock.bridge._capture import Frame
     from linstock.bridge._lower import FrameLowering
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -229,7 +230,10 @@ for _rank, _conv in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)):
                 Setting("feature_group_count", "groups", default=1),
                 Setting("use_bias", "bias", is_given, default=True),
             ),
-            (Weight("weight", ("kernel",), (*range(2, 2 + _rank), 1, 0)), Weight("bias", ("bias",))),
+            (
+                Weight("weight", ("kernel",), (*range(2, 2 + _rank), 1, 0)),
+                Weight("bias", ("bias",)),
+            ),
             channels_last,
             refuses=lambda build, frame: frame.module.padding_mode != "zeros",
         )
@@ -253,7 +257,9 @@ add_pair(
         ),
         channels_last,
         fixed={"use_running_average": Op("not", (TRAIN,))},
-        refuses=lambda build, frame: frame.module.running_mean is None or frame.module.momentum is None,
+        refuses=lambda build, frame: (
+            frame.module.running_mean is None or frame.module.momentum is None
+        ),
     )
 )
 
@@ -276,7 +282,10 @@ add_pair(
     Pair(
         (nn.RMSNorm,),
         "RMSNorm",
-        (Setting("epsilon", "eps", default=1e-6), Setting("use_scale", "weight", is_given, default=True)),
+        (
+            Setting("epsilon", "eps", default=1e-6),
+            Setting("use_scale", "weight", is_given, default=True),
+        ),
         (Weight("weight", ("scale",)),),
         over_last_axis,
         refuses=lambda build, frame: norm_axes(frame.module) != 1 or frame.module.eps is None,
@@ -327,7 +336,9 @@ add_pair(
 
 def attention(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """`nn.MultiheadAttention` without averaged weights; PyTorch's default order is `[length, batch, features]`."""
-    named = {name: build.value_of(build.model.node_of_tag[tag]) for tag, name in frame.arguments.items()}
+    named = {
+        name: build.value_of(build.model.node_of_tag[tag]) for tag, name in frame.arguments.items()
+    }
     batch_first = frame.module.batch_first
     order = (0, 1, 2) if batch_first else (1, 0, 2)
     query = named["query"]
@@ -355,8 +366,13 @@ def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
 
 
 def _is_causal(build: "FrameLowering", frame: "Frame") -> bool:
-    kernels = [node for node in build.nodes_inside(frame) if "scaled_dot_product" in str(node.target)]
-    return any(len(node.args) > 5 and bool(node.args[5]) or bool(node.kwargs.get("is_causal")) for node in kernels)
+    kernels = [
+        node for node in build.nodes_inside(frame) if "scaled_dot_product" in str(node.target)
+    ]
+    return any(
+        (len(node.args) > 5 and bool(node.args[5])) or bool(node.kwargs.get("is_causal"))
+        for node in kernels
+    )
 
 
 def _in_projection(index: int) -> Callable[[nn.Module], dict[str, Any]]:

@@ -35,6 +35,7 @@ class Model:
     events: dict[Frame, list[Node | Frame]]
     node_of_tag: dict[int, Node]
     missing: list[Missing] = field(default_factory=list)
+    rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -182,6 +183,14 @@ class FrameLowering(Builder):
             self.report(type(frame.module).__qualname__, frame, self.origin, str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
+
+    def training_rate(self, kind: str) -> float:
+        """The dropout rate that the operation at hand has in training, where eval mode shows none."""
+        frame = self.inlined[-1] if self.inlined else self.frame
+        here = (frame.path, kind)
+        number = self.model.rates_read.setdefault(here, 0)
+        self.model.rates_read[here] += 1
+        return self.model.capture.training_rates.get((*here, number), 0.0)
 
     def stand_at(self, origin: Origin | None, frame: Frame) -> None:
         """Says where the steps that follow come from."""

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
+from linstock.bridge._body import TRAIN
 from linstock.bridge._builder import Builder
 from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import lowers
 from linstock.bridge._shapes import insert_axis
-from linstock.bridge._tree import Const, Name, Op, Tree, call
+from linstock.bridge._tree import Const, IfElse, Name, Op, Tree, call
 from linstock.bridge._values import Value
 
 HEADS_INSIDE = (0, 2, 1, 3)
@@ -39,7 +40,11 @@ def attention(
     if scale is not None and (usual is None or not math.isclose(scale, usual, rel_tol=1e-9)):
         # Linen always divides by the square root of the size.
         size = build.size(query.shape[-1])
-        factor: Tree = Op("*", (Const(scale), call("jnp.sqrt", size))) if usual is None else Const(scale / usual)
+        factor: Tree = (
+            Op("*", (Const(scale), call("jnp.sqrt", size)))
+            if usual is None
+            else Const(scale / usual)
+        )
         trees[0] = Op("*", (trees[0], factor))
     settings: dict[str, Any] = {}
     if attn_mask is not None:
@@ -48,6 +53,12 @@ def attention(
     if is_causal:
         sizes = (1, 1, build.size(query.shape[2]), build.size(key.shape[2]))
         settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=Name("bool")))
+    rate = build.training_rate("scaled_dot_product_attention")
+    if rate:
+        settings["dropout_rng"] = IfElse(TRAIN, call("self.make_rng", "dropout"), Const(None))
+        settings["dropout_rate"] = rate
+        settings["broadcast_dropout"] = False
+        settings["deterministic"] = Op("not", (TRAIN,))
     return build.result(call("nn.dot_product_attention", *trees, **settings), order=HEADS_INSIDE)
 
 

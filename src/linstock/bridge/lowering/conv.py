@@ -13,13 +13,26 @@ SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
 
 
 @lowers("aten.conv1d", "aten.conv2d", "aten.conv3d", accepts="channels_last")
-def conv(build: Builder, input: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Value:
+def conv(
+    build: Builder,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
     axes = input.rank - 2
     if axes not in SPATIAL or len(build.shape) != input.rank:
         raise LoweringError("an input without a batch axis")
     order = channels_last_order(input.rank)
     spatial = SPATIAL[axes]
-    pads: Any = padding.upper() if isinstance(padding, str) else tuple((side, side) for side in each(padding, axes))
+    pads: Any = (
+        padding.upper()
+        if isinstance(padding, str)
+        else tuple((side, side) for side in each(padding, axes))
+    )
     settings: dict[str, Any] = {}
     if any(step != 1 for step in each(dilation, axes)):
         settings["rhs_dilation"] = each(dilation, axes)
@@ -44,4 +57,3 @@ def each(value: Any, axes: int) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * axes
     return tuple(value) * axes if len(value) == 1 else tuple(value)
-

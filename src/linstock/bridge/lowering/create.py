@@ -14,7 +14,9 @@ from linstock.bridge._values import Fill, Iota, Value
 def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Value:
     if isinstance(start, int) and step == 1 and not build.dtype.is_floating_point:
         return Value(None, build.shape, build.dtype, facet=Iota(0, start))
-    bounds = [build.size(bound) if not isinstance(bound, float) else bound for bound in (start, end, step)]
+    bounds = [
+        build.size(bound) if not isinstance(bound, float) else bound for bound in (start, end, step)
+    ]
     settings: dict[str, Any] = {}
     if build.dtype.is_floating_point:
         settings["dtype"] = dtype_name(build.dtype)
@@ -22,7 +24,9 @@ def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Va
 
 
 def _filled(build: Builder, number: Any) -> Value:
-    return Value(None, build.shape, build.dtype, facet=Fill(torch.tensor(number).to(build.dtype).item()))
+    return Value(
+        None, build.shape, build.dtype, facet=Fill(torch.tensor(number).to(build.dtype).item())
+    )
 
 
 @lowers("aten.zeros", "aten.zeros_like", "aten.new_zeros", "aten.zero", ignores="self size dtype")

@@ -68,7 +68,9 @@ def _unary(function: str) -> Any:
 
 def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
     """PyTorch gives float32 for integers where JAX may give another float type."""
-    if build.dtype.is_floating_point and not (value.dtype.is_floating_point or value.dtype.is_complex):
+    if build.dtype.is_floating_point and not (
+        value.dtype.is_floating_point or value.dtype.is_complex
+    ):
         return method(tree, "astype", dtype_name(build.dtype))
     return tree
 
@@ -114,7 +116,9 @@ def _binary(symbol: str) -> Any:
         known = _known_result(build, symbol, self, other)
         if known is not None:
             return known
-        return _checked(build, build.elementwise(lambda x, y: combine(symbol, x, y), self, other), self, other)
+        return _checked(
+            build, build.elementwise(lambda x, y: combine(symbol, x, y), self, other), self, other
+        )
 
     return lower
 
@@ -124,7 +128,11 @@ def _checked(build: Builder, value: Value, *operands: Any) -> Value:
 
     PyTorch lets a tensor without axes, like a Python number, not widen a tensor with axes; JAX does.
     """
-    tensors = [operand for operand in operands if isinstance(operand, Value) and not isinstance(operand.facet, Fill)]
+    tensors = [
+        operand
+        for operand in operands
+        if isinstance(operand, Value) and not isinstance(operand.facet, Fill)
+    ]
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) < 2 or build.dtype == torch.bool or not build.dtype.is_floating_point:
         return value
@@ -132,7 +140,9 @@ def _checked(build: Builder, value: Value, *operands: Any) -> Value:
         return value
     assert value.tree is not None
     return build.result(
-        method(value.tree, "astype", dtype_name(build.dtype)), order=value.order, stretched=value.stretched
+        method(value.tree, "astype", dtype_name(build.dtype)),
+        order=value.order,
+        stretched=value.stretched,
     )
 
 
@@ -146,7 +156,12 @@ def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value |
         for one, other in ((left, right), (right, left)):
             if isinstance(one, Value) and one.facet == Fill(True) and isinstance(other, Value):
                 return _broadcast(build, other)
-    if symbol == ">=" and isinstance(left, Value) and isinstance(left.facet, Iota) and left.facet.start == 0:
+    if (
+        symbol == ">="
+        and isinstance(left, Value)
+        and isinstance(left.facet, Iota)
+        and left.facet.start == 0
+    ):
         if isinstance(right, int) and right <= 0:
             return Value(None, build.shape, torch.bool, facet=Fill(True))
     if symbol == "<=" and isinstance(left, Value) and isinstance(right, Value):
@@ -161,7 +176,9 @@ def _broadcast(build: Builder, value: Value) -> Value | None:
     changed = {axis for axis in range(value.rank) if value.shape[axis] != build.shape[axis]}
     if any(value.shape[axis] != 1 for axis in changed):
         return None
-    return Value(value.tree, build.shape, value.dtype, value.order, value.stretched | changed, value.facet)
+    return Value(
+        value.tree, build.shape, value.dtype, value.order, value.stretched | changed, value.facet
+    )
 
 
 def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
@@ -170,11 +187,22 @@ def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
     if not (isinstance(keys.facet, Iota) and isinstance(queries.facet, Iota)):
         return None
     same_start = keys.facet.start == queries.facet.start
-    if not same_start or (queries.facet.axis, keys.facet.axis) != (rank - 2, rank - 1) or keys.rank != queries.rank:
+    if (
+        not same_start
+        or (queries.facet.axis, keys.facet.axis) != (rank - 2, rank - 1)
+        or keys.rank != queries.rank
+    ):
         return None
     if build.shape[-1] != build.shape[-2]:
         return None
-    tokens = next((ref for ref, shape in build.body.stored_shapes() if shape == (build.shape[0], build.shape[-1])), None)
+    tokens = next(
+        (
+            ref
+            for ref, shape in build.body.stored_shapes()
+            if shape == (build.shape[0], build.shape[-1])
+        ),
+        None,
+    )
     if rank == 4 and build.shape[1] == 1 and tokens is not None:
         return build.result(call("nn.make_causal_mask", tokens, dtype=Name("bool")))
     size = build.size(build.shape[-1])
@@ -185,7 +213,12 @@ def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
 
 @lowers("aten.add", accepts="elementwise")
 def add(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
-    if isinstance(other, (int, float)) and other == 0 and isinstance(self, Value) and self.dtype == build.dtype:
+    if (
+        isinstance(other, (int, float))
+        and other == 0
+        and isinstance(self, Value)
+        and self.dtype == build.dtype
+    ):
         return self
     return _scaled(build, "+", self, other, alpha)
 
@@ -221,7 +254,9 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
     value = _checked(build, build.elementwise(divided, self, other), self, other)
     if rounding_mode == "trunc" and not build.dtype.is_floating_point:
         assert value.tree is not None
-        return build.result(method(value.tree, "astype", dtype_name(build.dtype)), order=value.order)
+        return build.result(
+            method(value.tree, "astype", dtype_name(build.dtype)), order=value.order
+        )
     return value
 
 
@@ -244,7 +279,13 @@ def bitwise_not(build: Builder, self: Value) -> Value:
     return build.elementwise(lambda x: Op("~", (x,)), self)
 
 
-@lowers("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", accepts="elementwise")
+@lowers(
+    "aten.where.self",
+    "aten.where.ScalarOther",
+    "aten.where.ScalarSelf",
+    "aten.where.Scalar",
+    accepts="elementwise",
+)
 def where(build: Builder, condition: Value, self: Any, other: Any) -> Value:
     return build.elementwise(lambda c, x, y: call("jnp.where", c, x, y), condition, self, other)
 
@@ -326,7 +367,9 @@ def softplus(build: Builder, self: Value, beta: float = 1, threshold: float = 20
         raise LoweringError(f"softplus with threshold {threshold} differs from its smooth form")
     if beta == 1:
         return build.elementwise(lambda x: call("nn.softplus", x), self)
-    return build.elementwise(lambda x: Op("/", (call("nn.softplus", Op("*", (x, Const(beta)))), Const(beta))), self)
+    return build.elementwise(
+        lambda x: Op("/", (call("nn.softplus", Op("*", (x, Const(beta)))), Const(beta))), self
+    )
 
 
 @lowers("aten.prelu", accepts="elementwise")
@@ -336,7 +379,9 @@ def prelu(build: Builder, self: Value, weight: Value) -> Value:
 
         for _ in range(self.rank - 2):
             weight = insert_axis(build, weight, weight.rank)
-    return build.elementwise(lambda x, w: call("jnp.where", Op(">=", (x, Const(0))), x, Op("*", (w, x))), self, weight)
+    return build.elementwise(
+        lambda x, w: call("jnp.where", Op(">=", (x, Const(0))), x, Op("*", (w, x))), self, weight
+    )
 
 
 # ---- casts and things that change nothing
@@ -356,7 +401,9 @@ def cast(build: Builder, value: Value) -> Value:
         return Value(None, value.shape, build.dtype, value.order, value.stretched, Fill(number))
     if isinstance(value.facet, Iota) and value.tree is None:
         value = build.computed(value)
-    return build.elementwise(lambda x: Call(method(x, "astype").function, (dtype_name(build.dtype),)), value)
+    return build.elementwise(
+        lambda x: Call(method(x, "astype").function, (dtype_name(build.dtype),)), value
+    )
 
 
 @lowers("aten.type_as", accepts="elementwise", ignores="other")

@@ -12,21 +12,31 @@ from linstock.bridge.lowering.shape import LAST, pick
 
 
 @lowers("aten.slice", accepts="stretched facet")
-def slice_(build: Builder, self: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+def slice_(
+    build: Builder, self: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Value:
     axis = dim % self.rank
     if self.shape == build.shape:
         return self
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     begin = 0 if start is None else start
-    if isinstance(self.facet, Iota) and self.facet.axis == axis and isinstance(begin, int) and begin >= 0 and step == 1:
+    if (
+        isinstance(self.facet, Iota)
+        and self.facet.axis == axis
+        and isinstance(begin, int)
+        and begin >= 0
+        and step == 1
+    ):
         facet = Iota(axis, self.facet.start + begin)
         return dataclasses.replace(self, tree=None, shape=build.shape, facet=facet)
     value = build.computed(self)
     if axis in value.stretched:
         return dataclasses.replace(value, shape=build.shape)
     items = (*[Span()] * value.position(axis), span(build, start, end, step))
-    return build.result(Index(build.tree(value), items), order=value.order, stretched=value.stretched)
+    return build.result(
+        Index(build.tree(value), items), order=value.order, stretched=value.stretched
+    )
 
 
 def span(build: Builder, start: Any, end: Any, step: Any) -> Span:
@@ -57,15 +67,15 @@ def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
     as_view = _view_by_counters(build, self, indices)
     if as_view is not None:
         return as_view
-    items: list[Tree] = [
-        Span() if item is None else build.plain(item) for item in indices
-    ]
+    items: list[Tree] = [Span() if item is None else build.plain(item) for item in indices]
     return build.result(Index(build.plain(self), tuple(items)))
 
 
 def _view_by_counters(build: Builder, value: Value, indices: list[Value | None]) -> Value | None:
     """`x[arange(n)[:, None], arange(m)[None, :]]` takes everything in its place: only axes are added."""
-    if len(indices) != value.rank or any(item is None or not isinstance(item.facet, Iota) for item in indices):
+    if len(indices) != value.rank or any(
+        item is None or not isinstance(item.facet, Iota) for item in indices
+    ):
         return None
     rank = len(build.shape)
     targets = []
@@ -110,7 +120,15 @@ def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any
 
 
 @lowers("aten.slice_scatter")
-def slice_scatter(build: Builder, self: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+def slice_scatter(
+    build: Builder,
+    self: Value,
+    src: Value,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> Value:
     items = (*[Span()] * (dim % self.rank), span(build, start, end, step))
     return build.result(_written(build, self, items, src))
 
@@ -131,4 +149,3 @@ def copy(build: Builder, self: Value, src: Value) -> Value:
     if src.shape == build.shape:
         return cast(build, src)
     return build.result(call("jnp.broadcast_to", build.plain(src), build.shape_tree(build.shape)))
-

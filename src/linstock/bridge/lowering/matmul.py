@@ -10,7 +10,14 @@ LETTERS = "bhijklmnopqrs"
 
 
 @lowers("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
-def matmul(build: Builder, self: Value, other: Value | None = None, mat2: Value | None = None, vec: Value | None = None, tensor: Value | None = None) -> Value:
+def matmul(
+    build: Builder,
+    self: Value,
+    other: Value | None = None,
+    mat2: Value | None = None,
+    vec: Value | None = None,
+    tensor: Value | None = None,
+) -> Value:
     right = next(value for value in (other, mat2, vec, tensor) if value is not None)
     return product(build, self, right)
 
@@ -20,7 +27,9 @@ def product(build: Builder, left: Value, right: Value) -> Value:
     if min(left.rank, right.rank) < 2 or (left.is_plain and right.is_plain):
         return build.result(Op("@", (build.plain(left), build.plain(right))))
     if right.rank == 2 and left.order[-1] == left.rank - 1 and not right.is_plain:
-        return build.result(Op("@", (build.tree(left), build.tree(right, (0, 1)))), order=left.order)
+        return build.result(
+            Op("@", (build.tree(left), build.tree(right, (0, 1)))), order=left.order
+        )
     return einsum_product(build, left, right)
 
 
@@ -34,16 +43,23 @@ def einsum_product(build: Builder, left: Value, right: Value) -> Value:
     # einsum has no broadcasting of axes with one entry.
     if left.shape[:-2] != right.shape[:-2]:
         raise_if_mixed(left, right)
-    subscripts = ",".join("".join(names[axis] for axis in value.order) for names, value in ((left_names, left), (right_names, right)))
+    subscripts = ",".join(
+        "".join(names[axis] for axis in value.order)
+        for names, value in ((left_names, left), (right_names, right))
+    )
     out = [*batch, row, column]
-    return build.result(call("jnp.einsum", f"{subscripts}->{''.join(out)}", build.tree(left), build.tree(right)))
+    return build.result(
+        call("jnp.einsum", f"{subscripts}->{''.join(out)}", build.tree(left), build.tree(right))
+    )
 
 
 def raise_if_mixed(left: Value, right: Value) -> None:
     """Refuses batch axes that would broadcast one entry against many."""
     for a, b in zip(reversed(left.shape[:-2]), reversed(right.shape[:-2]), strict=False):
         if a != b:
-            raise LoweringError(f"a batched product of shapes {left.shape} and {right.shape} stored apart")
+            raise LoweringError(
+                f"a batched product of shapes {left.shape} and {right.shape} stored apart"
+            )
 
 
 @lowers("aten.linear", accepts="folded")
@@ -59,7 +75,16 @@ def linear(build: Builder, input: Value, weight: Value, bias: Value | None = Non
 
 
 @lowers("aten.addmm", "aten.addbmm", "aten.baddbmm")
-def addmm(build: Builder, self: Value, mat1: Value | None = None, mat2: Value | None = None, batch1: Value | None = None, batch2: Value | None = None, beta: float = 1, alpha: float = 1) -> Value:
+def addmm(
+    build: Builder,
+    self: Value,
+    mat1: Value | None = None,
+    mat2: Value | None = None,
+    batch1: Value | None = None,
+    batch2: Value | None = None,
+    beta: float = 1,
+    alpha: float = 1,
+) -> Value:
     left, right = (mat1, mat2) if mat1 is not None else (batch1, batch2)
     assert left is not None and right is not None
     tree: Tree = Op("@", (build.plain(left), build.plain(right)))
@@ -73,7 +98,9 @@ def addmm(build: Builder, self: Value, mat1: Value | None = None, mat2: Value | 
 
 @lowers("aten.einsum")
 def einsum(build: Builder, equation: str, tensors: list[Value]) -> Value:
-    return build.result(call("jnp.einsum", equation.replace(" ", ""), *(build.plain(tensor) for tensor in tensors)))
+    return build.result(
+        call("jnp.einsum", equation.replace(" ", ""), *(build.plain(tensor) for tensor in tensors))
+    )
 
 
 @lowers("aten.outer")

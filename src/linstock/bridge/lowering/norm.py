@@ -10,7 +10,15 @@ from linstock.bridge._values import Value
 
 
 @lowers("aten.layer_norm")
-def layer_norm(build: Builder, input: Value, normalized_shape: list[Any], weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5, cudnn_enable: bool = True) -> Value:
+def layer_norm(
+    build: Builder,
+    input: Value,
+    normalized_shape: list[Any],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Value:
     axes = tuple(range(-len(normalized_shape), 0))
     axis: Any = axes[0] if len(axes) == 1 else axes
     x = build.plain(input)

@@ -12,7 +12,15 @@ from linstock.bridge.lowering.conv import each
 
 
 @lowers("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", accepts="channels_last")
-def max_pool(build: Builder, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Value:
+def max_pool(
+    build: Builder,
+    self: Value,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Value:
     axes = self.rank - 2
     if any(step != 1 for step in each(dilation, axes)):
         raise LoweringError("dilated max pooling")
@@ -20,19 +28,39 @@ def max_pool(build: Builder, self: Value, kernel_size: Any, stride: Any = (), pa
 
 
 @lowers("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d", accepts="channels_last")
-def avg_pool(build: Builder, self: Value, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None) -> Value:
+def avg_pool(
+    build: Builder,
+    self: Value,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
     if divisor_override is not None:
         raise LoweringError("average pooling with a divisor of its own")
     padded = any(each(padding, self.rank - 2))
     if ceil_mode and padded:
         raise LoweringError("padded average pooling with ceil_mode")
-    settings = {} if count_include_pad or not (padded or ceil_mode) else {"count_include_pad": False}
+    settings = (
+        {} if count_include_pad or not (padded or ceil_mode) else {"count_include_pad": False}
+    )
     if ceil_mode:
         settings = {"count_include_pad": False}
     return pooled(build, "nn.avg_pool", self, kernel_size, stride, padding, ceil_mode, **settings)
 
 
-def pooled(build: Builder, function: str, value: Value, window: Any, stride: Any, padding: Any, ceil_mode: bool, **settings: Any) -> Value:
+def pooled(
+    build: Builder,
+    function: str,
+    value: Value,
+    window: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    **settings: Any,
+) -> Value:
     """A Linen pooling of a channels-last value."""
     axes = value.rank - 2
     if axes < 1:
@@ -42,7 +70,10 @@ def pooled(build: Builder, function: str, value: Value, window: Any, stride: Any
     strides = each(stride, axes) if stride not in ((), []) else window
     sides: Any = [(side, side) for side in each(padding, axes)]
     if ceil_mode:
-        sides = [(low, high + _more(value.shape[2 + i], window[i], strides[i], low)) for i, (low, high) in enumerate(sides)]
+        sides = [
+            (low, high + _more(value.shape[2 + i], window[i], strides[i], low))
+            for i, (low, high) in enumerate(sides)
+        ]
     written: dict[str, Any] = {}
     if any(step != 1 for step in strides):
         written["strides"] = strides
@@ -62,12 +93,22 @@ def _more(size: Any, window: int, stride: int, side: int) -> int:
     return max(0, (outputs - 1) * stride + window - size - 2 * side)
 
 
-@lowers("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d", accepts="channels_last")
+@lowers(
+    "aten.adaptive_avg_pool1d",
+    "aten.adaptive_avg_pool2d",
+    "aten.adaptive_avg_pool3d",
+    accepts="channels_last",
+)
 def adaptive_avg_pool(build: Builder, self: Value, output_size: list[Any]) -> Value:
     return adaptive(build, self, output_size, "jnp.mean", "nn.avg_pool")
 
 
-@lowers("aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d", accepts="channels_last")
+@lowers(
+    "aten.adaptive_max_pool1d",
+    "aten.adaptive_max_pool2d",
+    "aten.adaptive_max_pool3d",
+    accepts="channels_last",
+)
 def adaptive_max_pool(build: Builder, self: Value, output_size: list[Any]) -> list[Value]:
     best = build.parts[0]
     build.shape, build.dtype = best.shape, best.dtype
@@ -88,8 +129,12 @@ def adaptive(build: Builder, value: Value, output_size: list[Any], reduce: str, 
     if list(sizes) == list(output_size):
         return value
     if not all(isinstance(size, int) for size in sizes):
-        raise LoweringError("adaptive pooling of an axis of dynamic size; convert with static sizes")
+        raise LoweringError(
+            "adaptive pooling of an axis of dynamic size; convert with static sizes"
+        )
     if any(size % out for size, out in zip(sizes, output_size, strict=True)):
-        raise LoweringError(f"adaptive pooling of {list(sizes)} to {list(output_size)}, which do not divide")
+        raise LoweringError(
+            f"adaptive pooling of {list(sizes)} to {list(output_size)}, which do not divide"
+        )
     window = [size // out for size, out in zip(sizes, output_size, strict=True)]
     return pooled(build, pool, value, window, window, 0, ceil_mode=False)

@@ -10,6 +10,8 @@ from linstock.bridge._values import Value
 @lowers("aten.dropout", "aten.native_dropout", accepts="elementwise")
 def dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
     """`F.dropout`: PyTorch's eval mode is captured, and `train` decides in Linen."""
+    rate = build.training_rate("dropout")
+    p = p or rate
     if p == 0:
         return input
     owner = f"dropout {build.next_key}"

@@ -22,9 +22,15 @@ REDUCTIONS = {
 }
 
 
-def reduced(build: Builder, function: str, value: Value, dims: Any, keepdim: bool, **settings: Any) -> Value:
+def reduced(
+    build: Builder, function: str, value: Value, dims: Any, keepdim: bool, **settings: Any
+) -> Value:
     """A reduction over logical axes, wherever they are stored."""
-    axes = sorted({d % value.rank for d in _as_list(dims)}) if _as_list(dims) else list(range(value.rank))
+    axes = (
+        sorted({d % value.rank for d in _as_list(dims)})
+        if _as_list(dims)
+        else list(range(value.rank))
+    )
     stored = tuple(sorted(value.position(axis) for axis in axes))
     written: dict[str, Any] = {}
     if len(stored) < value.rank or keepdim:
@@ -35,8 +41,13 @@ def reduced(build: Builder, function: str, value: Value, dims: Any, keepdim: boo
         written["keepdims"] = True
     order: list[int] | tuple[int, ...] = value.order
     if not keepdim:
-        order = [axis - sum(gone < axis for gone in axes) for axis in value.order if axis not in axes]
-    return build.result(Call(call(function).function, (build.tree(value),), call("", **written, **settings).kwargs), order=order)
+        order = [
+            axis - sum(gone < axis for gone in axes) for axis in value.order if axis not in axes
+        ]
+    return build.result(
+        Call(call(function).function, (build.tree(value),), call("", **written, **settings).kwargs),
+        order=order,
+    )
 
 
 def _as_list(dims: Any) -> list[int]:
@@ -60,11 +71,20 @@ def _in_result_type(build: Builder, value: Value) -> Value:
 
 
 for _name, _function in REDUCTIONS.items():
-    add_row(Row(f"aten.{_name}", _reduction(_function), frozenset(), __file__, frozenset({"dtype"})))
+    add_row(
+        Row(f"aten.{_name}", _reduction(_function), frozenset(), __file__, frozenset({"dtype"}))
+    )
 
 
 def _spread(function: str) -> Any:
-    def lower(build: Builder, self: Value, dim: Any = None, unbiased: bool = True, correction: Any = None, keepdim: bool = False) -> Value:
+    def lower(
+        build: Builder,
+        self: Value,
+        dim: Any = None,
+        unbiased: bool = True,
+        correction: Any = None,
+        keepdim: bool = False,
+    ) -> Value:
         ddof = int(unbiased) if correction is None else correction
         return reduced(build, function, self, dim, keepdim, **({"ddof": ddof} if ddof else {}))
 
@@ -120,13 +140,16 @@ def log_softmax(build: Builder, self: Value, dim: int) -> Value:
 
 @lowers("aten.cumsum", ignores="dtype")
 def cumsum(build: Builder, self: Value, dim: int) -> Value:
-    return build.result(call("jnp.cumsum", build.tree(self), axis=self.position(dim)), order=self.order)
+    return build.result(
+        call("jnp.cumsum", build.tree(self), axis=self.position(dim)), order=self.order
+    )
 
 
 @lowers("aten.norm", "aten.linalg_vector_norm")
-def vector_norm(build: Builder, self: Value, p: Any = 2, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Value:
+def vector_norm(
+    build: Builder, self: Value, p: Any = 2, ord: Any = 2, dim: Any = None, keepdim: bool = False
+) -> Value:
     degree = p if p is not None and p != 2 else ord
     if degree not in (None, 2):
         raise LoweringError(f"a norm of degree {degree}")
     return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
-

@@ -21,7 +21,12 @@ def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Va
     return reshaped(build, self, build.shape, written or ())
 
 
-@lowers("aten.flatten", "aten.unflatten", accepts="stretched folded", ignores="start_dim end_dim dim sizes")
+@lowers(
+    "aten.flatten",
+    "aten.unflatten",
+    accepts="stretched folded",
+    ignores="start_dim end_dim dim sizes",
+)
 def flatten(build: Builder, self: Value) -> Value:
     if self.shape == build.shape:
         return self
@@ -50,7 +55,10 @@ def matrix_transpose(build: Builder, self: Value) -> Value:
 @lowers("aten.movedim", accepts="stretched facet folded")
 def movedim(build: Builder, self: Value, source: Any, destination: Any) -> Value:
     sources = [axis % self.rank for axis in ([source] if isinstance(source, int) else source)]
-    targets = [axis % self.rank for axis in ([destination] if isinstance(destination, int) else destination)]
+    targets = [
+        axis % self.rank
+        for axis in ([destination] if isinstance(destination, int) else destination)
+    ]
     rest = [axis for axis in range(self.rank) if axis not in sources]
     axes = []
     for at in range(self.rank):
@@ -60,7 +68,11 @@ def movedim(build: Builder, self: Value, source: Any, destination: Any) -> Value
 
 def relabeled(build: Builder, value: Value, axes: list[int]) -> Value:
     """`permute`: the axes get other names and stay where they are."""
-    if isinstance(value.facet, Parameter) or value.tree is None and not isinstance(value.facet, (Iota, Fill)):
+    if (
+        isinstance(value.facet, Parameter)
+        or (value.tree is None
+        and not isinstance(value.facet, (Iota, Fill)))
+    ):
         value = build.computed(value)
     return value.relabeled(axes)
 
@@ -79,7 +91,13 @@ def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
     return self
 
 
-@lowers("aten.expand", "aten.expand_as", "aten.broadcast_to", accepts="stretched facet folded", ignores="size other")
+@lowers(
+    "aten.expand",
+    "aten.expand_as",
+    "aten.broadcast_to",
+    accepts="stretched facet folded",
+    ignores="size other",
+)
 def expand(build: Builder, self: Value) -> Value:
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
@@ -99,7 +117,9 @@ def cat(build: Builder, tensors: list[Value], dim: int = 0) -> Value:
     lead = next((tensor for tensor in tensors if not tensor.is_plain), tensors[0])
     parts = [build.tree(tensor, lead.order) for tensor in tensors]
     axis = _from_end(lead.position(dim), lead.rank)
-    return build.result(call("jnp.concatenate", Seq(tuple(parts), square=True), axis=axis), order=lead.order)
+    return build.result(
+        call("jnp.concatenate", Seq(tuple(parts), square=True), axis=axis), order=lead.order
+    )
 
 
 @lowers("aten.stack")
@@ -114,7 +134,15 @@ def _from_end(axis: int, rank: int) -> int:
     return -1 if axis == rank - 1 and axis > 0 else axis
 
 
-@lowers("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.unsafe_split", "aten.unsafe_chunk", ignores="split_size split_sizes chunks sections indices")
+@lowers(
+    "aten.split",
+    "aten.split_with_sizes",
+    "aten.chunk",
+    "aten.tensor_split",
+    "aten.unsafe_split",
+    "aten.unsafe_chunk",
+    ignores="split_size split_sizes chunks sections indices",
+)
 def split(build: Builder, self: Value, dim: int = 0) -> Any:
     parts = [dataclasses.replace(part, order=self.order) for part in build.parts]
     axis = _from_end(self.position(dim), self.rank)
@@ -147,7 +175,10 @@ def pick(build: Builder, value: Value, axis: int, index: Any, part: Value) -> Va
 def repeat(build: Builder, self: Value, repeats: list[Any]) -> Value:
     shape = build.shape
     tree = build.plain(self)
-    if all(count == 1 for count in repeats[: len(repeats) - self.rank]) and len(repeats) == self.rank:
+    if (
+        all(count == 1 for count in repeats[: len(repeats) - self.rank])
+        and len(repeats) == self.rank
+    ):
         if all(count == 1 for count in repeats):
             return self
     return build.result(call("jnp.tile", tree, build.shape_tree(repeats)), shape=shape)
@@ -156,7 +187,10 @@ def repeat(build: Builder, self: Value, repeats: list[Any]) -> Value:
 @lowers("aten.flip")
 def flip(build: Builder, self: Value, dims: list[int]) -> Value:
     axes = tuple(sorted(self.position(dim) for dim in dims))
-    return build.result(call("jnp.flip", build.tree(self), axis=axes[0] if len(axes) == 1 else axes), order=self.order)
+    return build.result(
+        call("jnp.flip", build.tree(self), axis=axes[0] if len(axes) == 1 else axes),
+        order=self.order,
+    )
 
 
 @lowers("aten.roll")
@@ -172,13 +206,20 @@ def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) ->
 
 
 @lowers("aten.pad", accepts="keeps_axes")
-def pad(build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None) -> Value:
+def pad(
+    build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None
+) -> Value:
     return padded(build, self, pad, mode, value)
 
 
 def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any) -> Value:
     """PyTorch lists pads from the last axis on, JAX axis by axis."""
-    jax_mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    jax_mode = {
+        "constant": "constant",
+        "reflect": "reflect",
+        "replicate": "edge",
+        "circular": "wrap",
+    }[mode]
     if all(isinstance(width, int) and width == 0 for width in pad):
         return value
     widths: dict[int, tuple[Any, Any]] = {}
@@ -186,7 +227,9 @@ def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any)
         widths[value.rank - 1 - i // 2] = (pad[i], pad[i + 1])
     if any(isinstance(width, int) and width < 0 for pair in widths.values() for width in pair):
         value = _cropped(build, value, widths)
-        widths = {a: tuple(max(w, 0) if isinstance(w, int) else w for w in p) for a, p in widths.items()}  # type: ignore[misc]
+        widths = {
+            a: tuple(max(w, 0) if isinstance(w, int) else w for w in p) for a, p in widths.items()
+        }  # type: ignore[misc]
         if all(pair == (0, 0) for pair in widths.values()):
             return value
     pairs = tuple(
@@ -206,7 +249,9 @@ def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -
         start, stop = max(-left, 0), max(-right, 0)
         shape[axis] = shape[axis] - start - stop
         items.append(Span(Const(start) if start else None, Const(-stop) if stop else None))
-    return build.result(Index(build.tree(value), tuple(items)), order=value.order, shape=tuple(shape))
+    return build.result(
+        Index(build.tree(value), tuple(items)), order=value.order, shape=tuple(shape)
+    )
 
 
 @lowers("aten.pixel_shuffle")
@@ -223,5 +268,6 @@ def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
 def repeat_interleave(build: Builder, self: Value, repeats: int, dim: int | None = None) -> Value:
     if dim is None:
         return build.result(call("jnp.repeat", build.plain(self), repeats))
-    return build.result(call("jnp.repeat", build.tree(self), repeats, axis=self.position(dim)), order=self.order)
-
+    return build.result(
+        call("jnp.repeat", build.tree(self), repeats, axis=self.position(dim)), order=self.order
+    )
