@@ -558,3 +558,40 @@ def test_program_runs_unchanged(same_as_flax, program):
 @pytest.mark.parametrize("program", [resnet_block, transformer_block])
 def test_program_runs_under_jit(same_as_flax, program):
     same_as_flax(lambda nn: jax.jit(lambda: program(nn))(), rtol=1e-5)
+
+
+def sharing_a_scope(nn):
+    class Pair(nn.Module):
+        def setup(self):
+            self.a = nn.Dense(3)
+            self.b = nn.Dense(3)
+
+        def __call__(self, x):
+            return self.b(self.a(x))
+
+    class Around(nn.Module):
+        inner: Any
+
+        def setup(self):
+            nn.share_scope(self, self.inner)
+
+        @nn.compact
+        def __call__(self, x):
+            return self.inner(x) + self.param("own", nn.ones, (3,))
+
+    class Beside(nn.Module):
+        def setup(self):
+            self.pair = Pair()
+            nn.share_scope(self, self.pair)
+            self.head = nn.Dense(1)
+
+        @nn.compact
+        def __call__(self, x):
+            return self.head(self.pair(x)), nn.Dense(3)(x)
+
+    models = [Around(nn.Dense(3)), Around(Pair()), Around(nn.Sequential([nn.Dense(3)])), Beside()]
+    return [model.init_with_output(KEY, X) for model in models]
+
+
+def test_share_scope_merges_variables(same_as_flax):
+    same_as_flax(sharing_a_scope)

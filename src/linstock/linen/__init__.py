@@ -77,6 +77,14 @@ from linstock.linen._pooling import avg_pool as avg_pool
 from linstock.linen._pooling import max_pool as max_pool
 from linstock.linen._pooling import min_pool as min_pool
 from linstock.linen._pooling import pool as pool
+from linstock.linen._recurrent import ConvLSTMCell as ConvLSTMCell
+from linstock.linen._recurrent import GRUCell as GRUCell
+from linstock.linen._recurrent import LSTMCell as LSTMCell
+from linstock.linen._recurrent import MGUCell as MGUCell
+from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
+from linstock.linen._recurrent import RNNCellBase as RNNCellBase
+from linstock.linen._recurrent import SimpleCell as SimpleCell
+from linstock.linen._submodules import share_scope as share_scope
 from linstock.linen.initializers import ones as ones
 from linstock.linen.initializers import ones_init as ones_init
 from linstock.linen.initializers import zeros as zeros

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from linstock import errors
-from linstock.core import FrozenDict
+from linstock.core import FrozenDict, Scope
 
 if TYPE_CHECKING:
     from linstock.linen._module import Module
@@ -99,3 +99,30 @@ def register(module: Module, parent: Module) -> None:
         raise errors.NameInUseError("submodule", name, type(parent).__name__)
     state.children[name] = module
     object.__setattr__(module, "scope", parent.scope.push(name))
+
+
+def share_scope(module: Module, other: Module, /) -> None:
+    """Lets a submodule keep its variables where those of another module are.
+
+    Usually called in `setup`, as `nn.share_scope(self, self.inner)`: the variables of `inner` then
+    lie at the level of `self`, without a level `inner` of their own.
+
+    Args:
+        module: keeps its scope.
+        other: gets that scope; its submodules move with it.
+
+    Raises:
+        CallShareScopeOnUnboundModuleError: one of the two is not bound.
+    """
+    if module.scope is None or other.scope is None:
+        raise errors.CallShareScopeOnUnboundModuleError
+    _move(other, module.scope)
+
+
+def _move(module: Module, scope: Scope) -> None:
+    object.__setattr__(module, "scope", scope)
+    for name, child in module._state.children.items():
+        if not isinstance(child, str) and child.scope is not None:
+            moved = scope.push(name)
+            moved.rngs = child.scope.rngs  # as in Flax, keys follow the path before the move
+            _move(child, moved)
