@@ -45,8 +45,8 @@ class Body:
         arg_shapes: Key -> stored shape of each argument.
         statements: Key -> step, in order.
         outputs: What is returned.
-        children: Bodies of the calls inside that become classes of their own, by owner; several where a module is
-            called again.
+        children: Bodies of the calls inside that become classes of their own, by owner; several
+            where a module is called again.
         dtypes: PyTorch's dtype of each value, where known.
         uses_train: Whether anything inside depends on `train`.
     """

@@ -65,9 +65,11 @@ class Builder:
         self.layout = layout
         self.known: dict[Tree, Ref] = {}
         self.next_key = 0
-        # The shape and dtype of what the operation at hand gives, and where it stands in the source.
+        # The shape and dtype of what the operation at hand gives, and where it stands in
+        # the source.
         self.shape: tuple[Size, ...] = ()
         self.dtype: torch.dtype = torch.float32
+        self.parts: list[Value] = []
         self.origin: Origin | None = None
         self.hint = "x"
         self.within = ""
@@ -86,7 +88,9 @@ class Builder:
         if any(part == TRAIN for part in walk(tree)):
             self.body.uses_train = True
         key = self.new_key()
-        self.body.statements[key] = Statement(tree, shapes, is_tuple, self.origin, self.hint, self.within)
+        self.body.statements[key] = Statement(
+            tree, shapes, is_tuple, self.origin, self.hint, self.within
+        )
         ref = Ref(key)
         if not _has_effect(tree):
             self.known[tree] = ref
@@ -169,10 +173,15 @@ class Builder:
             left, right = (self.size(size_of_expression(part)) for part in size.args)
             return Op(symbol, (left, right))
         if type(size).__name__ in ("Max", "Min"):
-            return call(type(size).__name__.lower(), *(self.size(size_of_expression(part)) for part in size.args))
+            return call(
+                type(size).__name__.lower(),
+                *(self.size(size_of_expression(part)) for part in size.args),
+            )
         if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
             return Op("**", (self.size(size_of_expression(size.base)), Const(int(size.exp))))
-        raise LoweringError(f"the size {size} cannot be read from the shape of any tensor of this module")
+        raise LoweringError(
+            f"the size {size} cannot be read from the shape of any tensor of this module"
+        )
 
     def sizes(self, sizes: Sequence[Size]) -> tuple[Tree, ...]:
         """The expressions of several sizes."""
@@ -181,7 +190,9 @@ class Builder:
     # ---- forms
 
     def tree(self, value: Value, order: Sequence[int] | None = None) -> Tree:
-        """The expression of a value, computed and with its axes in the given order (as they are when None)."""
+        """The expression of a value, computed and with its axes in the given order (as they are
+        when None).
+        """
         if isinstance(value.facet, Parameter):
             return self.read(value, tuple(order) if order is not None else None)
         value = self.computed(value)
@@ -199,7 +210,7 @@ class Builder:
         raise NotImplementedError
 
     def training_rate(self, kind: str) -> float:
-        """The dropout rate that the operation at hand has in training, where eval mode shows none."""
+        """The dropout rate of the operation at hand in training, where eval mode shows none."""
         raise NotImplementedError
 
     def moved(self, value: Value, order: tuple[int, ...]) -> Value:
@@ -235,7 +246,9 @@ class Builder:
 
     def _computed_iota(self, value: Value, iota: Iota) -> Value:
         size = self.size(value.shape[iota.axis])
-        bounds = (size,) if iota.start == 0 else (Const(iota.start), Op("+", (Const(iota.start), size)))
+        bounds = (
+            (size,) if iota.start == 0 else (Const(iota.start), Op("+", (Const(iota.start), size)))
+        )
         tree: Tree = Call(Name("jnp.arange"), bounds)
         if value.rank > 1:
             items = [Span() if axis == iota.axis else Const(None) for axis in value.order]
@@ -244,15 +257,19 @@ class Builder:
             if items[-1] == Span():
                 items.pop()
             tree = Index(tree, tuple(items))
-        others = frozenset(axis for axis in range(value.rank) if axis != iota.axis and value.shape[axis] != 1)
+        others = frozenset(
+            axis for axis in range(value.rank) if axis != iota.axis and value.shape[axis] != 1
+        )
         value = dataclasses.replace(value, stretched=others, facet=None)
         return dataclasses.replace(value, tree=self.add(tree, value.stored_shape))
 
     def _computed_fill(self, value: Value, number: bool | int | float) -> Value:
         value = dataclasses.replace(value, stretched=frozenset(), facet=None)
         shape = value.stored_shape
-        same = next((ref for ref, stored in self.body.stored_shapes() if stored == shape and shape), None)
-        name = {0: "zeros", 1: "ones"}.get(number, "full") if number == number else "full"
+        same = next(
+            (ref for ref, stored in self.body.stored_shapes() if stored == shape and shape), None
+        )
+        name = "zeros" if number == 0 else "ones" if number == 1 else "full"
         extra = (literal(number),) if name == "full" else ()
         dtype = (("dtype", dtype_name(value.dtype)),)
         if same is not None and not all(isinstance(size, int) for size in shape):
@@ -281,7 +298,9 @@ class Builder:
         axes = [*range(at), *(at + i for i in back), *range(at + len(parts), len(opened))]
         ref = self.add(tree, opened)
         ref = self.add(method(ref, "transpose", *axes), tuple(opened[axis] for axis in axes))
-        final = self.add(method(ref, "reshape", *self.sizes(value.stored_shape)), value.stored_shape)
+        final = self.add(
+            method(ref, "reshape", *self.sizes(value.stored_shape)), value.stored_shape
+        )
         return dataclasses.replace(value, tree=final, facet=None)
 
     def spread(self, value: Value) -> Value:
@@ -297,7 +316,9 @@ class Builder:
 
     # ---- elementwise operations
 
-    def elementwise(self, build: Callable[..., Tree], *operands: Any, dtype: torch.dtype | None = None) -> Value:
+    def elementwise(
+        self, build: Callable[..., Tree], *operands: Any, dtype: torch.dtype | None = None
+    ) -> Value:
         """A step that combines values entry by entry, broadcasting as PyTorch and NumPy do.
 
         Args:
@@ -308,7 +329,10 @@ class Builder:
         values = [operand for operand in operands if isinstance(operand, Value)]
         fold = next((value for value in values if isinstance(value.facet, Folded)), None)
         if fold is not None and len([value for value in values if value.rank]) > 1:
-            operands = tuple(self.unfolded(operand) if isinstance(operand, Value) else operand for operand in operands)
+            operands = tuple(
+                self.unfolded(operand) if isinstance(operand, Value) else operand
+                for operand in operands
+            )
             values = [operand for operand in operands if isinstance(operand, Value)]
             fold = None
         # Fills are numbers here, unless nothing else gives the result its shape.
@@ -342,7 +366,9 @@ class Builder:
         )
 
     def aligned(self, operand: Any, rank: int, order: tuple[int, ...]) -> Tree:
-        """An operand's expression so that it broadcasts against a value of `rank` axes stored in `order`."""
+        """An operand's expression so that it broadcasts against a value of `rank` axes stored in
+        `order`.
+        """
         if not isinstance(operand, Value):
             return self.size(operand) if isinstance(operand, sympy.Expr) else literal(operand)
         if isinstance(operand.facet, Fill):
@@ -350,7 +376,8 @@ class Builder:
         shift = rank - operand.rank
         wanted = tuple(axis - shift for axis in order if axis >= shift)
         tree = self.tree(operand, wanted)
-        # Axes that the operand lacks are in front in PyTorch; here some may stand behind the ones it has.
+        # Axes that the operand lacks are in front in PyTorch; here some may stand behind
+        # the ones it has.
         items: list[Tree] = []
         for axis in order:
             if axis >= shift:
@@ -360,7 +387,9 @@ class Builder:
         if Const(None) not in items or not operand.rank:
             return tree
         stored = iter(operand.shape[axis] for axis in wanted)
-        return self.add(Index(tree, tuple(items)), tuple(next(stored) if i == Span() else 1 for i in items))
+        return self.add(
+            Index(tree, tuple(items)), tuple(next(stored) if i == Span() else 1 for i in items)
+        )
 
 
 def size_of_expression(part: sympy.Expr) -> Size:
@@ -371,7 +400,9 @@ def size_of_expression(part: sympy.Expr) -> Size:
 def _leading_order(values: Sequence[Value], rank: int) -> tuple[int, ...]:
     """The order that most of the data has already."""
     full = [value for value in values if value.rank == rank]
-    moved = [value for value in full if not value.is_plain and not isinstance(value.facet, Parameter)]
+    moved = [
+        value for value in full if not value.is_plain and not isinstance(value.facet, Parameter)
+    ]
     stored = [value for value in full if not isinstance(value.facet, Parameter)]
     for candidates in (moved, stored):
         if candidates:
@@ -384,8 +415,10 @@ def _is_single(value: Value, axis: int, rank: int) -> bool:
     return own < 0 or value.is_single(own)
 
 
-def _transposed(definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tuple[Size, ...]) -> Tree:
-    """`tree` with its axes moved; a value that is only an indexing with new axes is indexed anew."""
+def _transposed(
+    definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tuple[Size, ...]
+) -> Tree:
+    """`tree` with its axes moved; an indexing that only adds axes is written anew."""
     if isinstance(definition, Index) and isinstance(definition.base, Ref):
         items = [*definition.items, *[Span()] * (len(axes) - len(definition.items))]
         is_view = all(item in (Span(), Const(None)) for item in items)
@@ -396,8 +429,8 @@ def _transposed(definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tup
                 moved.pop()
             return Index(definition.base, tuple(moved)) if moved else definition.base
     match definition:
-        case Call(Attr(Ref() as base, "transpose"), moved, ()):
-            before = tuple(axis.value for axis in moved if isinstance(axis, Const))
+        case Call(Attr(Ref() as base, "transpose"), earlier, ()):
+            before = tuple(axis.value for axis in earlier if isinstance(axis, Const))
             axes = tuple(before[axis] for axis in axes)
             tree = base
             if axes == tuple(range(len(axes))):
@@ -411,5 +444,7 @@ def _transposed(definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tup
 
 
 def _has_effect(tree: Tree) -> bool:
-    """Whether the expression makes a submodule or draws random numbers, so that writing it twice differs."""
+    """Whether the expression makes a submodule or draws random numbers, so that writing it twice
+    differs.
+    """
     return any(isinstance(part, Construct) or part == Name("self.make_rng") for part in walk(tree))

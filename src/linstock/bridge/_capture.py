@@ -1,9 +1,10 @@
-"""Capture: a torch model becomes an exported program and the tree of the module calls that made it."""
+"""Capture: a torch model becomes an exported program and the tree of its module calls."""
 
 import contextlib
 import inspect
 import itertools
 import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -169,13 +170,15 @@ def _argument_name(name: str, path: Sequence[Any]) -> str:
 
 
 def is_library(file: str) -> bool:
-    """Whether a source file is part of torch itself, whose lines tell a reader nothing about the model."""
+    """Whether a source file is part of torch itself, whose lines tell a reader nothing about the
+    model.
+    """
     return "/torch/" in file or file.startswith(("torch/", "<"))
 
 
 def _calling_site() -> Site | None:
     """The innermost line outside torch's own code."""
-    frame = sys._getframe(2)
+    frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         if not is_library(name) and name != __file__:
@@ -184,7 +187,8 @@ def _calling_site() -> Site | None:
     return None
 
 
-# Which sizes may differ from the example's: all that the model lets, those of the first axes, or none.
+# Which sizes may differ from the example's: all that the model lets, those of the first axes, or
+# none.
 SIZES = ("all", "batch", "fixed")
 
 
@@ -197,7 +201,8 @@ def capture(
         model: A model in eval mode; its hooks and weights stay as they are.
         args: Example inputs.
         kwargs: Example keyword inputs.
-        sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export refuses.
+        sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export
+            refuses.
 
     Raises:
         InputError: The model does not run on the example inputs.
@@ -212,7 +217,8 @@ def capture(
             with recorder.listening(model), torch.no_grad():
                 program = torch.export.export(model, *doubled, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            # torch.export raises whatever the model raises under fake tensors; the last one is reported.
+            # torch.export raises whatever the model raises under fake tensors; the
+            # last one is reported.
             failure = error
             continue
         if sizes != "fixed" and shapes is None:
@@ -227,8 +233,10 @@ def capture(
     raise CaptureError(
         f"torch.export cannot capture `{type(model).__qualname__}`: {_first_line(failure)}",
         where=_model_line(failure),
-        why="control flow that depends on values, data-dependent shapes and foreign tensor libraries cannot be traced",
-        todo="convert a submodule that does not contain that line, or rewrite the line with torch operations",
+        why="control flow and shapes that depend on values, and foreign tensor libraries, "
+        "cannot be traced",
+        todo="convert a submodule that does not contain that line, or rewrite the line with torch "
+        "operations",
     ) from failure
 
 
@@ -238,7 +246,8 @@ def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
             model(*args, **kwargs)
     except Exception as error:
         raise InputError(
-            f"`{type(model).__qualname__}` does not run on the example inputs: {_first_line(error)}",
+            f"`{type(model).__qualname__}` does not run on the example inputs: "
+            f"{_first_line(error)}",
             where=_model_line(error),
             why=f"it was called with {_described(args, kwargs)}",
             todo="give inputs that the PyTorch model itself accepts",
@@ -273,14 +282,23 @@ def _model_line(error: BaseException) -> str:
 
 
 def _training_rates(
-    model: torch.nn.Module, graph: torch.fx.Graph, args: tuple[Any, ...], kwargs: dict[str, Any], notes: list[str]
+    model: torch.nn.Module,
+    graph: torch.fx.Graph,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    notes: list[str],
 ) -> Rates:
     if not needs_training_rates(graph):
         return {}
     try:
         return training_rates(model, args, kwargs)
-    except Exception as error:  # a model may well refuse train mode on one example; its eval mode is unaffected
-        notes.append(f"dropout inside attention is left out: the model does not run in train mode ({_first_line(error)})")
+    except (
+        Exception
+    ) as error:  # a model may well refuse train mode on one example; its eval mode is unaffected
+        notes.append(
+            "dropout inside attention is left out: the model does not run in train mode "
+            f"({_first_line(error)})"
+        )
         return {}
 
 
@@ -290,12 +308,20 @@ def _attempts(
     """Example inputs and dynamic shapes to try, the freest first."""
     if sizes != "fixed":
         everything = (args, kwargs)
-        doubled = pytree.tree_map(_doubled, everything) if _is_single_batch(everything) else everything
-        batches = {leaf.shape[0] for leaf in pytree.tree_leaves(doubled) if isinstance(leaf, torch.Tensor) and leaf.dim()}
+        doubled = (
+            pytree.tree_map(_doubled, everything) if _is_single_batch(everything) else everything
+        )
+        batches = {
+            leaf.shape[0]
+            for leaf in pytree.tree_leaves(doubled)
+            if isinstance(leaf, torch.Tensor) and leaf.dim()
+        }
         shared = Dim("batch", min=1) if len(batches) == 1 else Dim.AUTO
         freest = [(shared, Dim.AUTO), (Dim.AUTO, Dim.AUTO)] if sizes == "all" else []
         for first, rest in [*freest, (shared, None), (Dim.AUTO, None)]:
-            shapes = pytree.tree_map(lambda leaf, f=first, r=rest: _dynamic_axes(leaf, f, r), doubled)
+            shapes = pytree.tree_map(
+                lambda leaf, f=first, r=rest: _dynamic_axes(leaf, f, r), doubled
+            )
             yield doubled, _by_argument(shapes)
     yield (args, kwargs), None
 
@@ -307,7 +333,9 @@ def _by_argument(shapes: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
 
 
 def _is_single_batch(inputs: Any) -> bool:
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.dim()]
+    tensors = [
+        leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.dim()
+    ]
     return bool(tensors) and all(tensor.shape[0] == 1 for tensor in tensors)
 
 
@@ -319,7 +347,9 @@ def _doubled(leaf: Any) -> Any:
 def _dynamic_axes(leaf: Any, first: Any, rest: Any) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return None
-    return {axis: rest if axis else first for axis in range(leaf.dim()) if axis == 0 or rest is not None}
+    return {
+        axis: rest if axis else first for axis in range(leaf.dim()) if axis == 0 or rest is not None
+    }
 
 
 def _frames_of(program: ExportedProgram, recorder: _Recorder) -> dict[torch.fx.Node, Frame]:

@@ -1,8 +1,8 @@
 """Classes: bodies of calls of one Python class become one Linen class.
 
-Bodies that differ only in constants share a class, and the constants become fields. Bodies of which one is another
-with some steps left out share a class too, and the steps go under a boolean field. What differs more gets a class of
-its own.
+Bodies that differ only in constants share a class, and the constants become fields. Bodies of which
+one is another with some steps left out share a class too, and the steps go under a boolean field.
+What differs more gets a class of its own.
 """
 
 import dataclasses
@@ -12,7 +12,18 @@ from typing import Any
 
 from linstock.bridge import _fields
 from linstock.bridge._body import TRAIN, Body, Statement
-from linstock.bridge._tree import Call, Const, Construct, Name, Ref, Submodule, Tree, children, rewrite, walk
+from linstock.bridge._tree import (
+    Call,
+    Const,
+    Construct,
+    Name,
+    Ref,
+    Submodule,
+    Tree,
+    children,
+    rewrite,
+    walk,
+)
 from linstock.bridge._values import Size
 
 
@@ -156,7 +167,9 @@ def _reachable(cls: type, uses: dict[type, set[type]]) -> set[type]:
 
 @dataclass
 class Prepared:
-    """A body with its children's classes filled in, unread steps left out, and keys counted from zero."""
+    """A body with its children's classes filled in, unread steps left out, and keys counted from
+    zero.
+    """
 
     body: Body
     args: dict[int, str]
@@ -181,17 +194,27 @@ def _prepared(body: Body, class_of: dict[int, LinenClass]) -> Prepared:
     def renumbered(tree: Tree) -> Tree:
         return rewrite(tree, lambda t: Ref(number[t.key], t.part) if isinstance(t, Ref) else None)
 
-    statements = [dataclasses.replace(body.statements[key], tree=renumbered(trees[key])) for key in trees if key in needed]
+    statements = [
+        dataclasses.replace(body.statements[key], tree=renumbered(trees[key]))
+        for key in trees
+        if key in needed
+    ]
     shapes = {
-        Ref(number[ref.key], ref.part): shape for ref, shape in body.stored_shapes() if ref.key in number
+        Ref(number[ref.key], ref.part): shape
+        for ref, shape in body.stored_shapes()
+        if ref.key in number
     }
     return Prepared(
-        body, {number[key]: body.args[key] for key in args}, statements, [renumbered(t) for t in outputs], shapes
+        body,
+        {number[key]: body.args[key] for key in args},
+        statements,
+        [renumbered(t) for t in outputs],
+        shapes,
     )
 
 
 def _resolved(tree: Tree, body: Body, class_of: dict[int, LinenClass]) -> Tree:
-    """The tree with the classes of emitted submodules filled in and owners relative to this module."""
+    """The tree with the classes of submodules filled in, and owners relative to this module."""
     prefix = body.frame.path + "." if body.frame.path else ""
 
     def change(part: Tree) -> Tree | None:
@@ -206,7 +229,11 @@ def _resolved(tree: Tree, body: Body, class_of: dict[int, LinenClass]) -> Tree:
                 return Call(dataclasses.replace(made, owner=owner), args)
             linen_class = class_of[id(child[0])]
             made = Construct(
-                Name(linen_class.name), linen_class.settings_for(child[0]), made.name, owner, linen_class.defaults
+                Name(linen_class.name),
+                linen_class.settings_for(child[0]),
+                made.name,
+                owner,
+                linen_class.defaults,
             )
             return Call(made, (*args, TRAIN) if linen_class.uses_train else args)
         return None
@@ -237,7 +264,13 @@ def skeleton(tree: Tree) -> Tree:
             return Const("?")
         if isinstance(part, Construct):
             settings = tuple((key, skeleton(value)) for key, value in part.settings)
-            return Construct(part.function, settings, None if part.name is None else Const("?"), "?", part.defaults)
+            return Construct(
+                part.function,
+                settings,
+                None if part.name is None else Const("?"),
+                "?",
+                part.defaults,
+            )
         return None
 
     return rewrite(tree, change)
@@ -255,7 +288,9 @@ def holes(tree: Tree) -> list[Const]:
     for child in children(tree):
         if isinstance(tree, Construct) and child is tree.name:
             found.append(child)
-        elif not (isinstance(tree, Construct) and any(child is value for _, value in tree.defaults)):
+        elif not (
+            isinstance(tree, Construct) and any(child is value for _, value in tree.defaults)
+        ):
             found.extend(holes(child))
     return [hole for hole in found if isinstance(hole, Const)]
 
@@ -320,7 +355,9 @@ def _variants(prepared: list[Prepared]) -> list[Variant]:
         if host is None:
             base = prepared[group[0]]
             everything: list[int | None] = list(range(len(base.statements)))
-            variants.append(Variant(base, list(group), [prepared[i] for i in group], [everything] * len(group)))
+            variants.append(
+                Variant(base, list(group), [prepared[i] for i in group], [everything] * len(group))
+            )
     for variant in variants:
         order = sorted(range(len(variant.members)), key=lambda i: variant.members[i])
         variant.members = [variant.members[i] for i in order]
@@ -336,13 +373,17 @@ def _join(variant: Variant, group: list[int], prepared: list[Prepared]) -> bool:
     """Adds bodies to a variant if they are its base with small runs of steps left out."""
     other = prepared[group[0]]
     base = variant.base
-    if list(other.args.values()) != list(base.args.values()) or len(other.outputs) != len(base.outputs):
+    if list(other.args.values()) != list(base.args.values()) or len(other.outputs) != len(
+        base.outputs
+    ):
         return False
     kept = _alignment(base, other)
     if kept is None:
         return False
     runs = _runs_of([position is None for position in kept])
-    if any(stop - start > LARGEST_RUN for start, stop in runs) or sum(b - a for a, b in runs) * 2 > len(kept):
+    if any(stop - start > LARGEST_RUN for start, stop in runs) or sum(
+        b - a for a, b in runs
+    ) * 2 > len(kept):
         return False
     for run in runs:
         for known in variant.runs:
@@ -383,7 +424,9 @@ def _shape_of_tree(tree: Tree) -> Tree:
 
 
 def _alignment(base: Prepared, other: Prepared) -> list[int | None] | None:
-    """Matches every statement of `other` with one of `base`, in order, so that the fewest constants differ."""
+    """Matches every statement of `other` with one of `base`, in order, so that the fewest constants
+    differ.
+    """
     n, m = len(base.statements), len(other.statements)
     infinite = float("inf")
     cost = [[infinite] * (m + 1) for _ in range(n + 1)]
@@ -418,7 +461,9 @@ def _differing(one: Tree, other: Tree) -> int:
 def _choices(
     base: Prepared, other: Prepared, kept: list[int | None], runs: list[tuple[int, int]]
 ) -> list[list[Choice]] | None:
-    """For each run, which values stand for its results where it is left out; None where that is not clear."""
+    """For each run, which values stand for its results where it is left out; None where that is not
+    clear.
+    """
     into_base = {key: key for key in base.args}
     chosen: list[list[Choice]] = [[] for _ in runs]
     pairs = [
@@ -457,7 +502,9 @@ def _match_refs(
         here = Ref(expected, other_ref.part)
         if base_ref == here:
             continue
-        at = next((i for i, (a, b) in enumerate(runs) if a <= base_ref.key - base.first_key < b), None)
+        at = next(
+            (i for i, (a, b) in enumerate(runs) if a <= base_ref.key - base.first_key < b), None
+        )
         if at is None or expected - base.first_key >= runs[at][0]:
             return False
         choice = Choice(base_ref, here)
@@ -478,7 +525,8 @@ def _build(variant: Variant, bodies: list[Body], names: set[str]) -> LinenClass:
     solver = _fields.Solver(modules, _shapes_by_base(variant), base.args)
     present = [[kept[start] is not None for kept in variant.kept] for start, _ in variant.runs]
     flags = [
-        solver.flag(vector, _hints(base, run)) for vector, run in zip(present, variant.runs, strict=True)
+        solver.flag(vector, _hints(base, run))
+        for vector, run in zip(present, variant.runs, strict=True)
     ]
     steps = []
     for position, statement in enumerate(base.statements):
@@ -488,18 +536,32 @@ def _build(variant: Variant, bodies: list[Body], names: set[str]) -> LinenClass:
             rows.append(None if own is None else holes(prepared.statements[own].tree))
         run = next((i for i, (a, b) in enumerate(variant.runs) if a <= position < b), None)
         tree = filled(statement.tree, solver.solve(statement.tree, rows))
-        steps.append(Step(base.first_key + position, dataclasses.replace(statement, tree=tree), run))
+        steps.append(
+            Step(base.first_key + position, dataclasses.replace(statement, tree=tree), run)
+        )
     outputs = [
         filled(tree, solver.solve(tree, [holes(p.outputs[i]) for p in variant.prepared]))
         for i, tree in enumerate(base.outputs)
     ]
-    runs = {i: Run(flag, choices) for i, (flag, choices) in enumerate(zip(flags, variant.choices, strict=True))}
+    runs = {
+        i: Run(flag, choices)
+        for i, (flag, choices) in enumerate(zip(flags, variant.choices, strict=True))
+    }
     torch_class = type(members[0].frame.module)
     name = _unique(torch_class, names, members)
     names.add(name)
     uses_train = any(TRAIN in walk(s.statement.tree) for s in steps)
     return LinenClass(
-        name, torch_class, members, base.args, steps, runs, outputs, solver.finished(), uses_train, base.shapes
+        name,
+        torch_class,
+        members,
+        base.args,
+        steps,
+        runs,
+        outputs,
+        solver.finished(),
+        uses_train,
+        base.shapes,
     )
 
 

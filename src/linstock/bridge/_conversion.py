@@ -15,12 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 
 from linstock.bridge import _docstring, lowering  # noqa: F401  importing the second registers the lowerings
 from linstock.bridge._capture import SIZES, Capture, capture
 from linstock.bridge._classes import classes_of
-from linstock.bridge._emit import RUNTIMES, Emitted, emit
+from linstock.bridge._emit import RUNTIMES, Emitted, Needs, emit
 from linstock.bridge._errors import ConversionError, InputError, OutputExistsError, UnsupportedError
 from linstock.bridge._lower import Lowered, lower
 from linstock.bridge._run import Signature, flat_arguments, load_module
@@ -85,16 +86,23 @@ class Conversion:
         target = Path(path)
         if target.exists() and not force:
             raise OutputExistsError(
-                f"`{target}` exists already", why="nothing is overwritten unasked", todo="choose another folder, or force it"
+                f"`{target}` exists already",
+                why="nothing is overwritten unasked",
+                todo="choose another folder, or force it",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             leaves, _ = tree_flatten_with_path(self.variables)
-            flat = {"/".join(str(k.key) for k in keys if isinstance(k, DictKey)): jnp.asarray(a) for keys, a in leaves}
+            flat = {
+                "/".join(str(k.key) for k in keys if isinstance(k, DictKey)): jnp.asarray(a)
+                for keys, a in leaves
+            }
             (work / "model.py").write_text(self.source, encoding="utf-8")
             safetensors.flax.save_file(flat, work / "weights.safetensors")
-            (work / "report.json").write_text(json.dumps(self.report.as_dict(), indent=2) + "\n", encoding="utf-8")
+            (work / "report.json").write_text(
+                json.dumps(self.report.as_dict(), indent=2) + "\n", encoding="utf-8"
+            )
             (work / "README.md").write_text(self._readme, encoding="utf-8")
             os.chmod(work, 0o755)
             _replace(work, target)
@@ -134,9 +142,12 @@ def to_linen(
         model: The model; it is captured in eval mode, and the emitted module takes `train`.
         args: Example inputs, which say which path through the code to convert.
         kwargs: Example keyword inputs.
-        runtime: `"flax"` or `"linstock"`: which Linen the source imports and `Conversion.module` runs on.
-        layout: `"channels_last"` for `[batch, height, width, channels]` images, or `"torch"` for PyTorch's order.
-        dynamic: Whether the source works for other sizes than the example's, as far as the model allows.
+        runtime: `"flax"` or `"linstock"`: which Linen the source imports and `Conversion.module`
+            runs on.
+        layout: `"channels_last"` for `[batch, height, width, channels]` images, or `"torch"` for
+            PyTorch's order.
+        dynamic: Whether the source works for other sizes than the example's, as far as the model
+            allows.
         verify: Whether to run both sides and compare.
         on_step: Called with the name of each step as it begins: capture, lower, emit, port, verify.
 
@@ -169,43 +180,85 @@ def to_linen(
         if verify:
             wide = load_module(source_in_float64(emitted.source), emitted.root)
 
-            def run(twin: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], in_float64: bool) -> Any:
+            def run(
+                twin: torch.nn.Module,
+                args: tuple[Any, ...],
+                kwargs: dict[str, Any],
+                in_float64: bool,
+            ) -> Any:
                 tree = weights.to_flax(dict(_all_tensors(twin)))
                 return _run(wide if in_float64 else module, _as_jax(tree), signature, args, kwargs)
 
             with steps("verify"):
                 _verify(model, args, kwargs, run, captured, report)
+                _check_init(module, signature, variables, args, kwargs, report)
     samples = _docstring_samples(emitted, lowered, signature, args, kwargs)
     text = _docstring.readme(emitted, model, samples, "")
     return Conversion(emitted.source, module, variables, report, weights, signature, emitted, text)
 
 
-def _verify(model: torch.nn.Module, args: Any, kwargs: Any, run: Any, captured: Capture, report: Report) -> None:
+def _verify(
+    model: torch.nn.Module, args: Any, kwargs: Any, run: Any, captured: Capture, report: Report
+) -> None:
     batch_is_free = any(
-        isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].dim() and isinstance(node.meta["val"].shape[0], torch.SymInt)
+        isinstance(node.meta.get("val"), torch.Tensor)
+        and node.meta["val"].dim()
+        and isinstance(node.meta["val"].shape[0], torch.SymInt)
         for node in captured.program.graph.nodes
         if node.op == "placeholder"
     )
     verify(model, args, kwargs, run, dynamic=batch_is_free, report=report)
 
 
+def _check_init(
+    module: Any, signature: Signature, variables: Any, args: Any, kwargs: Any, report: Report
+) -> None:
+    """Holds what `init` would make against the converted variables."""
+
+    def shapes(tree: Any) -> Any:
+        return {
+            "/".join(str(key.key) for key in path): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        }
+
+    fresh = jax.eval_shape(module.init, jax.random.key(0), *signature.arrays(args, kwargs))
+    made, converted = shapes(fresh), shapes(variables)
+    if made != converted:
+        apart = sorted(
+            name for name in {**made, **converted} if made.get(name) != converted.get(name)
+        )
+        report.ok = False
+        report.notes.append(f"`init` makes other variables than were converted: {apart[:5]}")
+
+
 def _check_settings(model: Any, runtime: str, layout: str) -> None:
     if not isinstance(model, torch.nn.Module):
         raise ConversionError(
-            f"a `{type(model).__name__}` is not a torch model", why="`to_linen` converts a `torch.nn.Module`", todo="pass the module object"
+            f"a `{type(model).__name__}` is not a torch model",
+            why="`to_linen` converts a `torch.nn.Module`",
+            todo="pass the module object",
         )
-    for name, value, allowed in (("runtime", runtime, tuple(RUNTIMES)), ("layout", layout, LAYOUTS)):
+    for name, value, allowed in (
+        ("runtime", runtime, tuple(RUNTIMES)),
+        ("layout", layout, LAYOUTS),
+    ):
         if value not in allowed:
             choices = " or ".join(f'"{choice}"' for choice in allowed)
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
 
 
-def _without_cache(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _without_cache(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """Transformers models return a cache object by default, which is no tree of tensors."""
     parameters = inspect.signature(model.forward).parameters
-    if "use_cache" in parameters and "use_cache" not in kwargs and getattr(model, "config", None) is not None:
-        if list(parameters).index("use_cache") >= len(args):
-            return {**kwargs, "use_cache": False}
+    if (
+        "use_cache" in parameters
+        and "use_cache" not in kwargs
+        and getattr(model, "config", None) is not None
+        and list(parameters).index("use_cache") >= len(args)
+    ):
+        return {**kwargs, "use_cache": False}
     return kwargs
 
 
@@ -253,14 +306,20 @@ def _lowered(
                 break
             continue
         if first is not None:
-            kept = "only the batch size is free" if sizes == "batch" else "sizes are fixed to the example's"
+            kept = (
+                "only the batch size is free"
+                if sizes == "batch"
+                else "sizes are fixed to the example's"
+            )
             captured.notes.append(f"{kept}: {first.missing[0].why}")
         return captured, lowered
     assert first is not None
     raise first
 
 
-def _signature(model: torch.nn.Module, captured: Capture, lowered: Lowered, args: Any, kwargs: Any) -> Signature:
+def _signature(
+    model: torch.nn.Module, captured: Capture, lowered: Lowered, args: Any, kwargs: Any
+) -> Signature:
     forward = inspect.signature(model.forward)
     flat = flat_arguments(forward, args, kwargs)
     tensors = [path for path, leaf in flat if isinstance(leaf, torch.Tensor)]
@@ -271,33 +330,52 @@ def _signature(model: torch.nn.Module, captured: Capture, lowered: Lowered, args
         raise InputError("the inputs of the exported program do not match the example's")
     values = [value for _, value in lowered.inputs]
     return Signature(
-        forward, list(zip(paths, values, strict=True)), constants, lowered.outputs, captured.program.call_spec.out_spec
+        forward,
+        list(zip(paths, values, strict=True)),
+        constants,
+        lowered.outputs,
+        captured.program.call_spec.out_spec,
     )
 
 
 def _placeholder_order(forward: inspect.Signature, args: Any, kwargs: Any) -> list[Any]:
-    """Paths of the leaves in the order of the exported program: positional first, then keywords as given."""
+    """Paths of the leaves in the order of the exported program: positional first, then keywords as
+    given.
+    """
     names = list(forward.parameters)
     bound = dict(flat_arguments(forward, args, kwargs))
     first = [path for path in bound if path[0] in names[: len(args)] and path[0] not in kwargs]
-    rest = [path for name in kwargs for path in bound if path[0] == name or (len(path) > 1 and path[1] == name)]
+    rest = [
+        path
+        for name in kwargs
+        for path in bound
+        if path[0] == name or (len(path) > 1 and path[1] == name)
+    ]
     return list(dict.fromkeys([*first, *rest, *bound]))
 
 
 def _emitted(
-    model: torch.nn.Module, captured: Capture, lowered: Lowered, signature: Signature, args: Any, kwargs: Any, runtime: str
+    model: torch.nn.Module,
+    captured: Capture,
+    lowered: Lowered,
+    signature: Signature,
+    args: Any,
+    kwargs: Any,
+    runtime: str,
 ) -> Emitted:
     classes = classes_of(lowered.root)
     leaves = dict(flat_arguments(signature.forward, args, kwargs))
     examples = [leaves[path] for path, _ in signature.inputs]
 
-    def docstring(root: str, names: list[str], needs: _docstring.Needs) -> Iterator[str]:
+    def docstring(root: str, names: list[str], needs: Needs) -> Iterator[str]:
         return _docstring.describe(model, lowered, names, examples, root, needs)
 
     return emit(classes, docstring, runtime)
 
 
-def _docstring_samples(emitted: Emitted, lowered: Lowered, signature: Signature, args: Any, kwargs: Any) -> str:
+def _docstring_samples(
+    emitted: Emitted, lowered: Lowered, signature: Signature, args: Any, kwargs: Any
+) -> str:
     leaves = dict(flat_arguments(signature.forward, args, kwargs))
     lines = []
     for name, (path, value) in zip(emitted.args, signature.inputs, strict=True):
@@ -311,8 +389,13 @@ def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
         notes.append(" ".join(_docstring.BATCH_NORM.split()))
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
-        shown = ", ".join(f"`{name}`" for name in idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
-        notes.append(f"weights that these inputs never reach have no variable: {shown}; `to_torch` keeps them")
+        shown = ", ".join(f"`{name}`" for name in idle[:5]) + (
+            f" and {len(idle) - 5} more" if len(idle) > 5 else ""
+        )
+        notes.append(
+            f"weights that these inputs never reach have no variable: {shown}; "
+            "`to_torch` keeps them"
+        )
     return notes
 
 
@@ -323,15 +406,25 @@ def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _as_jax(tree: Any) -> Any:
     """JAX arrays; 64-bit floats stay NumPy arrays where JAX would cut them."""
-    wide = jax.config.read("jax_enable_x64")
+    wide = jnp.zeros(0, float).dtype == np.float64
 
     def one(array: Any) -> Any:
-        return array if array.dtype.name in ("float64", "complex128") and not wide else jnp.asarray(array)
+        return (
+            array
+            if array.dtype.name in ("float64", "complex128") and not wide
+            else jnp.asarray(array)
+        )
 
     return jax.tree.map(one, tree)
 
 
-def _run(module: Any, variables: Any, signature: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _run(
+    module: Any,
+    variables: Any,
+    signature: Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
     arrays = signature.arrays(args, kwargs)
     return signature.results(_compiled(module)(variables, *arrays))
 
@@ -339,4 +432,3 @@ def _run(module: Any, variables: Any, signature: Signature, args: tuple[Any, ...
 @functools.lru_cache(maxsize=16)
 def _compiled(module: Any) -> Any:
     return jax.jit(module.apply)
-

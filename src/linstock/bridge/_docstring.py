@@ -18,19 +18,25 @@ def describe(
     root: str,
     needs: Needs,
 ) -> Iterator[str]:
-    """The docstring of an emitted file: what it is, how to initialize it, load the weights and call it."""
+    """The docstring of an emitted file: what it is, how to initialize it, load the weights and call
+    it.
+    """
     cls = type(model)
     yield f"{root} in Flax Linen, converted from `{cls.__module__}.{cls.__qualname__}`."
     yield ""
     yield from _layouts(lowered, emitted_args, examples)
-    samples = ", ".join(sample(value, example) for (_, value), example in zip(lowered.inputs, examples, strict=True))
+    samples = ", ".join(
+        sample(value, example) for (_, value), example in zip(lowered.inputs, examples, strict=True)
+    )
     names = ", ".join(emitted_args)
     yield f"    model = {root}()"
-    yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh weights, or the converted ones:"
-    yield '    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")'
+    yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh, or converted:"
+    yield f"    variables = unflatten_dict({LOAD}, sep='/')"
     yield f"    outputs = model.apply(variables, {names})"
     if needs.train:
-        extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (', rngs={"dropout": key}' if needs.dropout else "")
+        extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (
+            ', rngs={"dropout": key}' if needs.dropout else ""
+        )
         targets = "outputs, updates" if needs.batch_stats else "outputs"
         yield f"    {targets} = model.apply(variables, {names}, train=True{extra})"
     yield ""
@@ -40,13 +46,17 @@ def describe(
         yield BATCH_NORM
 
 
+LOAD = 'safetensors.flax.load_file("weights.safetensors")'
 BATCH_NORM = (
-    "In training, `nn.BatchNorm` keeps a running average of the biased variance, and PyTorch of the unbiased one:\n"
-    "n / (n - 1) times as large for n values a channel. Evaluation is not affected."
+    "In training, `nn.BatchNorm` keeps a running average of the biased variance, and PyTorch\n"
+    "of the unbiased one, n / (n - 1) times as large for n values a channel. Evaluation is\n"
+    "not affected."
 )
 
 
-def _layouts(lowered: Lowered, names: Sequence[str], examples: Sequence[torch.Tensor]) -> Iterator[str]:
+def _layouts(
+    lowered: Lowered, names: Sequence[str], examples: Sequence[torch.Tensor]
+) -> Iterator[str]:
     moved = [
         (name, value, example)
         for name, (_, value), example in zip(names, lowered.inputs, examples, strict=True)
@@ -54,7 +64,8 @@ def _layouts(lowered: Lowered, names: Sequence[str], examples: Sequence[torch.Te
     ]
     for name, value, example in moved:
         stored = _bracketed([example.shape[axis] for axis in value.order])
-        yield f"`{name}` is channels-last here: `{stored}` where PyTorch takes `{_bracketed(example.shape)}`."
+        given = _bracketed(example.shape)
+        yield f"`{name}` is channels-last here: `{stored}` where PyTorch takes `{given}`."
     if moved:
         yield ""
 
@@ -78,7 +89,8 @@ def readme(emitted: Emitted, model: torch.nn.Module, samples: str, layouts: str)
     names = ", ".join(emitted.args)
     return f"""# {emitted.root}
 
-`{cls.__module__}.{cls.__qualname__}` as a Flax Linen module. `report.json` says how closely it was compared with PyTorch.{layouts}
+`{cls.__module__}.{cls.__qualname__}` as a Flax Linen module. `report.json` says how closely it was
+compared with PyTorch.{layouts}
 
 ```python
 import jax, jax.numpy as jnp, safetensors.flax

@@ -16,7 +16,11 @@ from linstock.bridge._partials import share_settings
 from linstock.bridge._tree import Const, Seq, Tree, text
 
 RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
-GLOBALS = {"partial": "from functools import partial", "jax": "import jax", "jnp": "import jax.numpy as jnp"}
+GLOBALS = {
+    "partial": "from functools import partial",
+    "jax": "import jax",
+    "jnp": "import jax.numpy as jnp",
+}
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,16 @@ class Emitted:
 
 
 def emit(
-    classes: Sequence[LinenClass], docstring: Callable[[str, list[str], Needs], Iterable[str]], runtime: str
+    classes: Sequence[LinenClass],
+    docstring: Callable[[str, list[str], Needs], Iterable[str]],
+    runtime: str,
 ) -> Emitted:
     """Writes the classes as a file.
 
     Args:
         classes: The classes, those that others use first; the last one is the model.
-        docstring: Gives the lines of the file's docstring from the model's class, its arguments, and what a call
-            needs.
+        docstring: Gives the lines of the file's docstring from the model's class, its arguments,
+            and what a call needs.
         runtime: `"flax"` or `"linstock"`: which Linen the file imports.
     """
     methods = [name_steps(linen_class) for linen_class in classes]
@@ -71,7 +77,9 @@ def emit(
     imports = _imports(blocks, runtime)
     root = classes[-1]
     body = "\n".join(blocks)
-    needs = Needs(root.uses_train, "nn.BatchNorm" in body, "nn.Dropout" in body or "dropout_r" in body)
+    needs = Needs(
+        root.uses_train, "nn.BatchNorm" in body, "nn.Dropout" in body or "dropout_r" in body
+    )
     quoted = '"""' + "\n".join(docstring(root.name, methods[-1].args, needs)).strip() + '\n"""'
     source = "\n\n".join([quoted, imports, *blocks]) + "\n"
     return Emitted(formatted(source), root.name, methods[-1].args, root.uses_train)
@@ -82,7 +90,9 @@ def _class_text(linen_class: LinenClass, body: str, bodies: dict[str, str]) -> s
     if body in bodies and linen_class.torch.__module__ == bodies[body].partition(" ")[2]:
         return f"{linen_class.name} = {bodies[body].partition(' ')[0]}"
     bodies[body] = f"{linen_class.name} {linen_class.torch.__module__}"
-    origin = f"{linen_class.torch.__module__}.{linen_class.torch.__qualname__}".removeprefix("__main__.")
+    origin = f"{linen_class.torch.__module__}.{linen_class.torch.__qualname__}".removeprefix(
+        "__main__."
+    )
     docstring = f'    """`{origin}`."""\n'
     return f"class {linen_class.name}(nn.Module):\n{docstring}\n{body}"
 
@@ -144,7 +154,9 @@ def formatted(source: str) -> str:
         ConversionError: ruff is not installed, or does not understand what was emitted.
     """
     command = _ruff()
-    source = _run([*command, "check", "--isolated", "--select", "I,F401", "--fix", "--quiet", "-"], source)
+    source = _run(
+        [*command, "check", "--isolated", "--select", "I,F401", "--fix", "--quiet", "-"], source
+    )
     return _run([*command, "format", "--isolated", "--quiet", "-"], source)
 
 
@@ -154,7 +166,9 @@ def _ruff() -> list[str]:
     found = shutil.which("ruff")
     if found is None:
         raise ConversionError(
-            "ruff is not installed", why="emitted files are formatted with it", todo="pip install 'linstock[torch]'"
+            "ruff is not installed",
+            why="emitted files are formatted with it",
+            todo="pip install 'linstock[torch]'",
         )
     return [found]
 
@@ -168,4 +182,3 @@ def _run(command: list[str], source: str) -> str:
             todo="report it together with the model",
         )
     return done.stdout
-

@@ -10,18 +10,20 @@ class ConversionError(ValueError):
     The message says what happened, where, why, and what to do.
 
     Example:
-        `to_linen(model, args=(x,), layout="nchw")` raises `ConversionError`, because the layouts are
-        `"channels_last"` and `"torch"`.
+        `to_linen(model, args=(x,), layout="nchw")` raises `ConversionError`, because the layouts
+        are `"channels_last"` and `"torch"`.
     """
 
     def __init__(self, what: str, *, where: str = "", why: str = "", todo: str = "") -> None:
         """Joins the parts of the message that are given, each on a line of its own."""
         labelled = [("where", where), ("why", why), ("do", todo)]
-        super().__init__("\n".join([what, *(f"  {label}: {part}" for label, part in labelled if part)]))
+        super().__init__(
+            "\n".join([what, *(f"  {label}: {part}" for label, part in labelled if part)])
+        )
 
 
 class CaptureError(ConversionError):
-    """`torch.export` refused the model; the message carries its reason and the line of the model."""
+    """`torch.export` refused the model; the message says why and at which line of the model."""
 
 
 class InputError(ConversionError):
@@ -66,14 +68,16 @@ class UnsupportedError(ConversionError):
         for (what, why), items in grouped.items():
             first = items[0]
             more = f" and {len(items) - 1} more" if len(items) > 1 else ""
-            place = f"in `{first.module or '(the model itself)'}`" + (f", {first.line}" if first.line else "")
+            place = f"in `{first.module or '(the model itself)'}`" + (
+                f", {first.line}" if first.line else ""
+            )
             lines.append(f"  `{what}`{': ' + why if why else ''}: {place}{more}")
         super().__init__(
-            f"{len(grouped)} operation{'s' * (len(grouped) > 1)} of this model cannot be converted yet; nothing was written.\n"
-            + "\n".join(lines),
+            f"{len(grouped)} operation{'s' * (len(grouped) > 1)} of this model cannot be converted "
+            "yet; nothing was written.\n" + "\n".join(lines),
             todo="replace them in the model, or convert the submodules that do not use them",
         )
 
 
 class LoweringError(Exception):
-    """Raised inside a lowering with the reason why an operation cannot be translated as it is used."""
+    """Raised inside a lowering: why an operation cannot be translated as it is used."""

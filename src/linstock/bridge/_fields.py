@@ -1,4 +1,6 @@
-"""Fields: constants that differ between instances of a class become annotated fields with a reader's names."""
+"""Fields: constants that differ between instances of a class become annotated fields with a
+reader's names.
+"""
 
 import ast
 import functools
@@ -8,12 +10,25 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from linstock.bridge._layers import Pair, find_pair, same_or_tuple
-from linstock.bridge._tree import Call, Const, Construct, Dim, Field, FString, IfElse, Op, Ref, Tree, call, children
+from linstock.bridge._tree import (
+    Call,
+    Const,
+    Construct,
+    Dim,
+    Field,
+    FString,
+    IfElse,
+    Op,
+    Ref,
+    Tree,
+    call,
+    children,
+)
 from linstock.bridge._values import Size
 
 ABSENT = object()
@@ -37,8 +52,12 @@ class ClassField:
     has_default: bool = False
 
     def takes(self, values: Sequence[Any]) -> bool:
-        """Whether the field has these values wherever both are known; if so it learns those that it lacked."""
-        if not _agrees(self.values, values) or all(k is ABSENT for k, v in zip(self.values, values, strict=True) if v is not ABSENT):
+        """Whether the field has these values wherever both are known; if so it learns those that it
+        lacked.
+        """
+        if not _agrees(self.values, values) or all(
+            k is ABSENT for k, v in zip(self.values, values, strict=True) if v is not ABSENT
+        ):
             return False
         self.values = [v if k is ABSENT else k for k, v in zip(self.values, values, strict=True)]
         return True
@@ -46,7 +65,9 @@ class ClassField:
     def close(self) -> None:
         """Fills in values that do not matter."""
         known = next(value for value in self.values if value is not ABSENT)
-        self.values = [(self.default if self.has_default else known) if v is ABSENT else v for v in self.values]
+        self.values = [
+            (self.default if self.has_default else known) if v is ABSENT else v for v in self.values
+        ]
 
     @property
     def annotation(self) -> str:
@@ -86,12 +107,19 @@ class Context:
 
 
 class Solver:
-    """Finds an expression for each constant of a class: a literal, a field, or a size of an argument."""
+    """Finds an expression for each constant of a class: a literal, a field, or a size of an
+    argument.
+    """
 
     def __init__(
-        self, modules: Sequence[nn.Module], shapes: Sequence[dict[Ref, tuple[Size, ...]]], args: dict[int, str]
+        self,
+        modules: Sequence[nn.Module],
+        shapes: Sequence[dict[Ref, tuple[Size, ...]]],
+        args: dict[int, str],
     ) -> None:
-        """Looks at the instances' torch modules, the shapes of their values, and the arguments' names."""
+        """Looks at the instances' torch modules, the shapes of their values, and the arguments'
+        names.
+        """
         self.modules = modules
         self.shapes = shapes
         self.args = args
@@ -128,12 +156,17 @@ class Solver:
             if all(isinstance(v, bool) for v in values) and values == present:
                 return name
             is_there = [v is not None and not isinstance(v, nn.Identity) for v in values]
-            if not any(isinstance(v, (bool, int, float, str)) for v in values) and is_there == present:
+            if (
+                not any(isinstance(v, (bool, int, float, str)) for v in values)
+                and is_there == present
+            ):
                 return name
         return None
 
     def solve(self, tree: Tree, rows: list[list[Const] | None]) -> list[Tree]:
-        """An expression for each constant of `tree`; `rows` are the instances' constants, None where it is absent."""
+        """An expression for each constant of `tree`; `rows` are the instances' constants, None
+        where it is absent.
+        """
         found = list(contexts(tree, self.modules[0]))
         known = next(row for row in rows if row is not None)
         assert len(found) == len(known), (tree, found, known)
@@ -161,24 +194,40 @@ class Solver:
 
     def _module_name(self, values: list[Any]) -> Tree:
         for flag in self.flags:
-            named = {flag_value: {v for v, f in zip(values, flag.values, strict=True) if f is flag_value and v is not ABSENT} for flag_value in (True, False)}
+            named = {
+                flag_value: {
+                    v
+                    for v, f in zip(values, flag.values, strict=True)
+                    if f is flag_value and v is not ABSENT
+                }
+                for flag_value in (True, False)
+            }
             if len(named[True]) == 1 and len(named[False]) == 1:
                 return _name_by_flag(named[True].pop(), named[False].pop(), flag.name)
         return self._new_field(Context("", "module_name"), values)
 
     def _size_of(self, reads: Sequence[Ref], values: list[Any]) -> tuple[Tree | None, int]:
-        """The last axis of what the submodule reads or of an argument, and how many times it this is everywhere."""
+        """The last axis of what the submodule reads or of an argument, and how many times it this
+        is everywhere.
+        """
         present = [value for value in values if value is not ABSENT]
         if not all(type(value) is int and value > 0 for value in present):
             return None, 0
         for ref in [*reads, *(Ref(key) for key in self.args)]:
             stored = [shapes.get(ref, ()) for shapes in self.shapes]
-            if not all(v is ABSENT or (s and isinstance(s[-1], int)) for s, v in zip(stored, values, strict=True)):
+            if not all(
+                v is ABSENT or (s and isinstance(s[-1], int))
+                for s, v in zip(stored, values, strict=True)
+            ):
                 continue
-            sizes = [s[-1] if v is not ABSENT else ABSENT for s, v in zip(stored, values, strict=True)]
+            sizes = [
+                s[-1] if v is not ABSENT else ABSENT for s, v in zip(stored, values, strict=True)
+            ]
             first = next(size for size in sizes if size is not ABSENT)
             times = present[0] // first
-            if times and all(v is ABSENT or v == times * s for s, v in zip(sizes, values, strict=True)):
+            if times and all(
+                v is ABSENT or v == times * s for s, v in zip(sizes, values, strict=True)
+            ):
                 rank = next(len(s) for s, v in zip(stored, values, strict=True) if v is not ABSENT)
                 return Dim(ref, rank - 1), times
         return None, 0
@@ -189,7 +238,11 @@ class Solver:
         if not all(type(value) is int and value for value in present) or len(set(present)) < 2:
             return None
         for known in self.fields.values():
-            pairs = [(v, f) for v, f in zip(values, known.values, strict=True) if v is not ABSENT and f is not ABSENT]
+            pairs = [
+                (v, f)
+                for v, f in zip(values, known.values, strict=True)
+                if v is not ABSENT and f is not ABSENT
+            ]
             if not pairs or not all(type(f) is int and f for _, f in pairs):
                 continue
             up, down = pairs[0][0] // pairs[0][1], pairs[0][1] // pairs[0][0]
@@ -206,12 +259,16 @@ class Solver:
             default = False
         name = self._free(self._field_name(context, values), context.owner)
         has_default = default is not ABSENT
-        self.fields[name] = ClassField(name, list(values), default if has_default else None, has_default)
+        self.fields[name] = ClassField(
+            name, list(values), default if has_default else None, has_default
+        )
         return Field(name)
 
     def _field_name(self, context: Context, values: list[Any]) -> str:
         if context.owner and context.attribute:
-            written = constructor_argument(type(self.modules[0]), context.owner, context.attribute)
+            written = constructor_argument(
+                cast(Any, type(self.modules[0])), context.owner, context.attribute
+            )
             if written is not None:
                 return written
         return self._attribute_with(values, context.attribute) or context.setting
@@ -225,9 +282,9 @@ class Solver:
             attributes = [getattr(module, name, ABSENT) for module in self.modules]
             if not all(isinstance(value, (int, float, tuple)) for value in attributes):
                 continue
-            if _agrees([same_or_tuple(v) if isinstance(v, tuple) and v else v for v in attributes], values) or _agrees(
-                attributes, values
-            ):
+            if _agrees(
+                [same_or_tuple(v) if isinstance(v, tuple) and v else v for v in attributes], values
+            ) or _agrees(attributes, values):
                 matching.append(name)
         return likely if likely in matching else next(iter(matching), None)
 
@@ -268,7 +325,8 @@ def contexts(tree: Tree, module: nn.Module | None = None) -> Iterator[Context]:
 
     Args:
         tree: The tree.
-        module: The torch module whose submodules the tree makes, to learn how its source names settings.
+        module: The torch module whose submodules the tree makes, to learn how its source names
+            settings.
     """
     yield from _contexts_in(tree, Context("", "value"), module)
 
@@ -297,7 +355,9 @@ def _contexts_in(tree: Tree, context: Context, module: nn.Module | None) -> Iter
         yield from _contexts_in(child, context, module)
 
 
-def _construct_contexts(made: Construct, module: nn.Module | None, reads: tuple[Ref, ...]) -> Iterator[Context]:
+def _construct_contexts(
+    made: Construct, module: nn.Module | None, reads: tuple[Ref, ...]
+) -> Iterator[Context]:
     yield from _contexts_in(made.function, Context(made.owner, "value"), module)
     pair = _pair_at(module, made.owner) if module is not None else None
     defaults = dict(made.defaults)
@@ -324,8 +384,9 @@ def _pair_at(module: nn.Module, owner: str) -> Pair | None:
 
 
 @functools.lru_cache(maxsize=512)
-def constructor_argument(cls: type[nn.Module], owner: str, attribute: str) -> str | None:
-    """How `cls.__init__` names what it passes to a layer: `hidden` of `self.fc = nn.Linear(dim, config.hidden)`.
+def constructor_argument(cls: Any, owner: str, attribute: str) -> str | None:
+    """How `cls.__init__` names what it passes to a layer: `hidden` of `self.fc = nn.Linear(dim,
+    config.hidden)`.
 
     Args:
         cls: A torch module class.
@@ -347,9 +408,9 @@ def constructor_argument(cls: type[nn.Module], owner: str, attribute: str) -> st
 
 
 @functools.lru_cache(maxsize=512)
-def _constructor(cls: type) -> ast.AST:
+def _constructor(cls: Any) -> ast.AST:
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))  # type: ignore[misc]
+        return ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))
     except (OSError, TypeError, SyntaxError):
         return ast.Module(body=[], type_ignores=[])
 

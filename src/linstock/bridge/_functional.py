@@ -1,12 +1,12 @@
 """Functionalize: in-place operations of an exported graph become new values.
 
-Composite operations stay whole, which `run_decompositions` would not leave so. Every write to a tensor gives later
-readers the written value; a write through a view is also written back to what it is a view of, and other views of
-that are taken anew.
+Composite operations stay whole, which `run_decompositions` would not leave so. Every write to a
+tensor gives later readers the written value; a write through a view is also written back to what it
+is a view of, and other views of that are taken anew.
 """
 
-from collections.abc import Callable
 from operator import getitem
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -17,7 +17,8 @@ aten = torch.ops.aten
 def functionalize(graph: Graph) -> None:
     """Rewrites `graph` so that no node changes the value of another, and drops what nothing reads.
 
-    Nodes keep their in-place overloads (`aten.relu_.default`), which a lowering reads as the functional twin.
+    Nodes keep their in-place overloads (`aten.relu_.default`), which a lowering reads as the
+    functional twin.
     """
     for node in list(graph.nodes):
         if node.op == "call_function":
@@ -42,15 +43,17 @@ def _written_arguments(node: Node) -> list[Node]:
 
 
 def _propagate(graph: Graph, old: Node, new: Node, at: Node) -> None:
-    """From `at` on, `new` is what `old` holds: tells later readers, its views and what it is a view of."""
+    """From `at` on, `new` is what `old` holds: tells later readers, its views and what it is a view
+    of.
+    """
     later = _nodes_after(at)
     _replace_later_uses(old, new, later, keep={new})
     for view in list(old.users):
-        if view is not new and view.op == "call_function" and _view_source(view) is old:
-            if any(user in later for user in view.users):
-                with graph.inserting_after(at):
-                    again = graph.node_copy(view, lambda node, view=view: new if node is old else node)
-                _propagate(graph, view, again, again)
+        is_view = view is not new and view.op == "call_function" and _view_source(view) is old
+        if is_view and any(user in later for user in view.users):
+            with graph.inserting_after(at):
+                again = graph.node_copy(view, lambda node, view=view: new if node is old else node)
+            _propagate(graph, view, again, again)
     source = _view_source(old)
     if source is not None and any(user in later for user in source.users):
         with graph.inserting_after(at):
@@ -89,27 +92,17 @@ def _view_source(node: Node) -> Node | None:
     return source if shares and isinstance(source, Node) else None
 
 
-_INVERSES: dict[object, Callable[[Graph, Node, Node, Node], Node]] = {
-    aten.select.int: lambda g, source, view, new: g.call_function(
-        aten.select_scatter.default, (source, new, *view.args[1:])
-    ),
-    aten.slice.Tensor: lambda g, source, view, new: g.call_function(
-        aten.slice_scatter.default, (source, new, *view.args[1:])
-    ),
-    aten.transpose.int: lambda g, source, view, new: g.call_function(
-        aten.transpose.int, (new, *view.args[1:])
-    ),
-    aten.permute.default: lambda g, source, view, new: g.call_function(
-        aten.permute.default, (new, [view.args[1].index(i) for i in range(len(view.args[1]))])
-    ),
-    aten.unsqueeze.default: lambda g, source, view, new: g.call_function(
-        aten.squeeze.dim, (new, view.args[1])
-    ),
-}
+def _permuted_back(graph: Graph, permute: Node, new: Node) -> Node:
+    axes: Any = permute.args[1]
+    inverse = [list(axes).index(i) for i in range(len(axes))]
+    return graph.call_function(aten.permute.default, (new, inverse))
+
+
 _RESHAPES = (
     aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
+    aten.unsqueeze.default,
     aten.squeeze.dim,
     aten.squeeze.default,
     aten.contiguous.default,
@@ -120,8 +113,15 @@ _RESHAPES = (
 
 def _write_back(graph: Graph, source: Node, view: Node, new: Node) -> Node | None:
     """A node that is `source` with the part that `view` shows replaced by `new`."""
-    if view.target in _INVERSES:
-        return _INVERSES[view.target](graph, source, view, new)
+    rest = view.args[1:]
+    if view.target is aten.select.int:
+        return graph.call_function(aten.select_scatter.default, (source, new, *rest))
+    if view.target is aten.slice.Tensor:
+        return graph.call_function(aten.slice_scatter.default, (source, new, *rest))
+    if view.target is aten.transpose.int:
+        return graph.call_function(aten.transpose.int, (new, *rest))
+    if view.target is aten.permute.default:
+        return _permuted_back(graph, view, new)
     if view.target in _RESHAPES:
         return graph.call_function(aten.reshape.default, (new, list(source.meta["val"].shape)))
     if str(view.target).startswith("aten.to."):
@@ -130,5 +130,7 @@ def _write_back(graph: Graph, source: Node, view: Node, new: Node) -> Node | Non
 
 
 def write_through_unknown_view(source: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Stands in a graph for a write that this pass cannot place; it has no lowering, so that it is reported."""
+    """Stands in a graph for a write that this pass cannot place; it has no lowering, so that it is
+    reported.
+    """
     raise NotImplementedError

@@ -15,7 +15,10 @@ COUNTERS = ("i", "j", "k")
 
 def roll(lines: Sequence[Line], depth: int = 0) -> list[Line]:
     """The lines with the loops that make them shortest to read."""
-    lines = [If(line.test, tuple(roll(line.body, depth))) if isinstance(line, If) else line for line in lines]
+    lines = [
+        If(line.test, tuple(roll(line.body, depth))) if isinstance(line, If) else line
+        for line in lines
+    ]
     cost = [0.0] * (len(lines) + 1)
     choice: list[tuple[Line, int]] = [(line, 1) for line in lines]
     for at in reversed(range(len(lines))):
@@ -34,16 +37,22 @@ def roll(lines: Sequence[Line], depth: int = 0) -> list[Line]:
 
 
 def _loops_at(lines: Sequence[Line], at: int, depth: int) -> Iterator[tuple[For, int, float]]:
-    """Every loop that may start at a line, how many lines it stands for, and how much there is to read in it."""
+    """Every loop that may start at a line, how many lines it stands for, and how much there is to
+    read in it.
+    """
     for period in range(1, LONGEST_PERIOD + 1):
         shape = [_shape(line) for line in lines[at : at + period]]
         if None in shape or len(shape) < period:
             return
         count = 1
-        while [_shape(line) for line in lines[at + count * period : at + (count + 1) * period]] == shape:
+        while [
+            _shape(line) for line in lines[at + count * period : at + (count + 1) * period]
+        ] == shape:
             count += 1
         for turns in range(2, count + 1):
-            made = _loop([lines[at + i * period : at + (i + 1) * period] for i in range(turns)], depth)
+            made = _loop(
+                [lines[at + i * period : at + (i + 1) * period] for i in range(turns)], depth
+            )
             if made is not None:
                 loop, price = made
                 yield loop, turns * period, price
@@ -54,12 +63,15 @@ def _shape(line: Line) -> Any:
     return (line.targets, skeleton(line.value)) if isinstance(line, Assign) else None
 
 
-# What a reader pays for a loop's head, for a value that depends on the turn, and for a table of such values.
+# What a reader pays for a loop's head, for a value that depends on the turn, and for a table of
+# such values.
 HEAD, VARIED, TABLE = 1.0, 0.7, 1.0
 
 
 def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | None:
-    """One loop over turns of the same shape with its price, or None where there is no way to write it."""
+    """One loop over turns of the same shape with its price, or None where there is no way to write
+    it.
+    """
     counter = COUNTERS[min(depth, len(COUNTERS) - 1)]
     trees = [[line.value for line in turn if isinstance(line, Assign)] for turn in turns]
     if any(part == Name(counter) for tree in trees[0] for part in walk(tree)):
@@ -81,12 +93,16 @@ def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | No
             values.append(made)
         body.append(Assign(line.targets, filled(line.value, values)))
     target, source = _head(counter, start, len(turns), tables)
-    return For(target, source, tuple(body)), HEAD + len(body) + VARIED * varied + TABLE * _table_cost(tables)
+    return For(target, source, tuple(body)), HEAD + len(
+        body
+    ) + VARIED * varied + TABLE * _table_cost(tables)
 
 
 def _table_cost(tables: dict[str, list[Any]]) -> float:
     """Lists of distinct values read well; repeated ones say that the loop is not the author's."""
-    return sum(1.0 if len({repr(v) for v in column}) == len(column) else 2.0 for column in tables.values())
+    return sum(
+        1.0 if len({repr(v) for v in column}) == len(column) else 2.0 for column in tables.values()
+    )
 
 
 def _head(counter: str, start: int, count: int, tables: dict[str, list[Any]]) -> tuple[str, Tree]:
@@ -96,7 +112,9 @@ def _head(counter: str, start: int, count: int, tables: dict[str, list[Any]]) ->
     rows = [tuple(tables[name][i] for name in names) for i in range(count)]
     items = tuple(Const(row[0] if len(names) == 1 else row) for row in rows)
     target = names[0] if len(names) == 1 else f"({', '.join(names)})"
-    return f"{counter}, {target}", call("enumerate", Seq(items), **({"start": start} if start else {}))
+    return f"{counter}, {target}", call(
+        "enumerate", Seq(items), **({"start": start} if start else {})
+    )
 
 
 def _first_number(rows: list[list[list[Const]]]) -> int:
@@ -114,7 +132,9 @@ def _first_number(rows: list[list[list[Const]]]) -> int:
 def _expression(
     column: list[Any], counter: str, start: int, tables: dict[str, list[Any]], setting: str
 ) -> tuple[Tree | None, bool]:
-    """A value as the turns of the loop have it, and whether it varies in another way than by being counted."""
+    """A value as the turns of the loop have it, and whether it varies in another way than by being
+    counted.
+    """
     if all(repr(value) == repr(column[0]) for value in column):
         return Const(column[0]), False
     if isinstance(column[0], str):
@@ -125,7 +145,9 @@ def _expression(
             return first, True
         if column == [False] + [True] * (len(column) - 1):
             return Op(">", (Name(counter), Const(start))), True
-    if all(type(value) is int for value in column) and column == list(range(start, start + len(column))):
+    if all(type(value) is int for value in column) and column == list(
+        range(start, start + len(column))
+    ):
         return Name(counter), True
     if len({repr(value) for value in column[1:]}) == 1:
         return IfElse(first, Const(column[0]), Const(column[1])), True
@@ -151,7 +173,9 @@ def _counted(column: list[Any], counter: str, start: int) -> Tree | None:
 
 
 def _moving_number(column: list[Any]) -> tuple[tuple[str, str], list[int]] | None:
-    """The text around the one number in which names differ, and the numbers, if they count up by one."""
+    """The text around the one number in which names differ, and the numbers, if they count up by
+    one.
+    """
     split = [re.split(r"(\d+)", str(name)) for name in column]
     if len({len(parts) for parts in split}) != 1:
         return None

@@ -17,12 +17,33 @@ from linstock.bridge._layers import Pair, channels_last_order, find_pair
 from linstock.bridge._origins import Origin, origin_of_node, origin_of_site
 from linstock.bridge._rows import Row, find_row, key_of
 from linstock.bridge._state import Holding, State, Tensor
-from linstock.bridge._tree import Attr, Call, Const, Construct, Index, Name, Ref, Submodule, Tree, call, literal
+from linstock.bridge._tree import (
+    Attr,
+    Call,
+    Const,
+    Construct,
+    Index,
+    Name,
+    Ref,
+    Submodule,
+    Tree,
+    call,
+    literal,
+)
 from linstock.bridge._values import Folded, Parameter, Size, Value, shape_of, size_of
 from linstock.bridge._weights import WeightRow
 
 # Arguments of the ATen schema that say nothing about the numbers.
-IRRELEVANT = {"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "generator", "implicit"}
+IRRELEVANT = {
+    "device",
+    "layout",
+    "pin_memory",
+    "memory_format",
+    "non_blocking",
+    "copy",
+    "generator",
+    "implicit",
+}
 
 
 @dataclass
@@ -46,8 +67,8 @@ class Lowered:
     Attributes:
         root: Body of the model's own call.
         inputs: Name and value of each tensor input, in the order of the exported program.
-        outputs: What the root returns, in the order of the exported program's outputs: a value, or the constant
-            that PyTorch returns there.
+        outputs: What the root returns, in the order of the exported program's outputs: a value, or
+            the constant that PyTorch returns there.
         rows: The weight map's rows.
         kept: Tensors of the state_dict without a variable.
         fixed: Tensors with a variable that are not in the state_dict.
@@ -79,12 +100,23 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     )
     root = FrameLowering(shared, capture.root, None, ())
     inputs = root.take_inputs(_image_inputs(capture) if layout == "channels_last" else set())
-    root.run_events(capture.root)
-    outputs = root.give([root.environment.get(node) if isinstance(node, Node) else node for node in _user_outputs(capture)])
+    pair = find_pair(model)
+    if pair is not None and not pair.refuses(root, capture.root):
+        root.lower_pair(capture.root, pair)  # a model that is a single layer
+    else:
+        root.run_events(capture.root)
+    outputs = root.give(
+        [
+            root.environment.get(node) if isinstance(node, Node) else node
+            for node in _user_outputs(capture)
+        ]
+    )
     if shared.missing:
         raise UnsupportedError(shared.missing)
     state = shared.state
-    return Lowered(root.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes)
+    return Lowered(
+        root.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
+    )
 
 
 def _events(capture: Capture) -> dict[Frame, list[Node | Frame]]:
@@ -111,13 +143,15 @@ def _user_outputs(capture: Capture) -> list[Any]:
 
 
 def _image_inputs(capture: Capture) -> set[str]:
-    """Names of the inputs that a convolution or a pooling reads, possibly after elementwise steps."""
+    """Names of the inputs that a convolution or pooling reads, perhaps after elementwise steps."""
     placeholders = [node for node in capture.program.graph.nodes if node.op == "placeholder"]
     return {node.name for node in placeholders if reaches_convolution(node, set())}
 
 
 def reaches_convolution(node: Node, seen: set[Node]) -> bool:
-    """Whether a convolution or a pooling reads the node, possibly after steps that leave the axes in place."""
+    """Whether a convolution or a pooling reads the node, possibly after steps that leave the axes
+    in place.
+    """
     rank = _rank(node)
     for user in node.users:
         row = find_row(user.target) if user.op == "call_function" and user not in seen else None
@@ -126,7 +160,11 @@ def reaches_convolution(node: Node, seen: set[Node]) -> bool:
             continue
         if "channels_last" in row.accepts and user.args[0] is node:
             return True
-        if {"elementwise", "keeps_axes"} & row.accepts and _rank(user) == rank and reaches_convolution(user, seen):
+        if (
+            {"elementwise", "keeps_axes"} & row.accepts
+            and _rank(user) == rank
+            and reaches_convolution(user, seen)
+        ):
             return True
     return False
 
@@ -137,14 +175,20 @@ def _rank(node: Node) -> int:
 
 
 def is_size(node: Node) -> bool:
-    """Whether a node computes a size (or another plain number) from sizes; its value is known symbolically."""
-    return isinstance(node.meta.get("val"), (int, bool, float, torch.SymInt, torch.SymBool, torch.SymFloat))
+    """Whether a node computes a size (or another plain number) from sizes; its value is known
+    symbolically.
+    """
+    return isinstance(
+        node.meta.get("val"), (int, bool, float, torch.SymInt, torch.SymBool, torch.SymFloat)
+    )
 
 
 class FrameLowering(Builder):
     """Lowers one frame; lowerings of operations and layers build on its methods."""
 
-    def __init__(self, model: Model, frame: Frame, parent: "FrameLowering | None", path: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: Model, frame: Frame, parent: "FrameLowering | None", path: tuple[str, ...]
+    ) -> None:
         """Starts with an empty body for a call of the module at `path` of the variables."""
         super().__init__(Body(frame, path), model.layout)
         self.model = model
@@ -185,7 +229,7 @@ class FrameLowering(Builder):
                 self.environment[node] = self.stand_in(node)
 
     def training_rate(self, kind: str) -> float:
-        """The dropout rate that the operation at hand has in training, where eval mode shows none."""
+        """The dropout rate of the operation at hand in training, where eval mode shows none."""
         frame = self.inlined[-1] if self.inlined else self.frame
         here = (frame.path, kind)
         number = self.model.rates_read.setdefault(here, 0)
@@ -203,7 +247,9 @@ class FrameLowering(Builder):
         return not self.frame.path or frame.path.startswith(self.frame.path + ".")
 
     def owns(self, frame: Frame) -> bool:
-        """Whether the called module sits below this one, and none of its weights lives in another module."""
+        """Whether the called module sits below this one, and none of its weights lives in another
+        module.
+        """
         if not self.contains(frame):
             return False
         path = (*self.body.path, self.local_name(frame))
@@ -213,6 +259,8 @@ class FrameLowering(Builder):
 
     def local_name(self, frame: Frame) -> str:
         """The called module's name in the variables of this frame's module."""
+        if frame is self.frame:
+            return "layer"
         prefix = self.frame.path + "." if self.frame.path else ""
         return frame.path.removeprefix(prefix).replace(".", "_")
 
@@ -236,7 +284,7 @@ class FrameLowering(Builder):
             Name(f"nn.{pair.linen}"),
             pair.settings_of(frame.module),
             Const(name) if pair.weights else None,
-            frame.path,
+            frame.path or name,
             pair.defaults,
         )
         self.expect(outputs[0])
@@ -251,10 +299,16 @@ class FrameLowering(Builder):
         if type(frame.module) is not torch.nn.Linear:
             return None
         value = self.input_of(frame)
-        return value.facet if isinstance(value.facet, Folded) and self.takes_fold(frame, value) else None
+        return (
+            value.facet
+            if isinstance(value.facet, Folded) and self.takes_fold(frame, value)
+            else None
+        )
 
     def takes_fold(self, frame: Frame, value: Value) -> bool:
-        """Whether a layer's weights can be turned to read a folded axis: only where it is called once."""
+        """Whether a layer's weights can be turned to read a folded axis: only where it is called
+        once.
+        """
         fold = value.facet
         calls = [f for f in self.model.events if f.module is frame.module]
         return isinstance(fold, Folded) and fold.axis == value.rank - 1 and len(calls) == 1
@@ -281,12 +335,18 @@ class FrameLowering(Builder):
             self.environment[node] = dataclasses.replace(value, tree=part)
 
     def escaping(self, frame: Frame) -> list[Node]:
-        """The nodes of a call that something outside it reads, in the order that `forward` returns them."""
+        """The nodes of a call that something outside it reads, in the order that `forward` returns
+        them.
+        """
         inside = list(self.nodes_inside(frame))
         members = set(inside)
-        used = [node for node in inside if not is_size(node) and any(user not in members for user in node.users)]
+        used = [
+            node
+            for node in inside
+            if not is_size(node) and any(user not in members for user in node.users)
+        ]
         rank = {tag: i for i, tag in enumerate(frame.outputs)}
-        return sorted(used, key=lambda node: rank.get(node.meta.get(NODE_TAG), len(rank)))
+        return sorted(used, key=lambda node: rank.get(node.meta.get(NODE_TAG, -1), len(rank)))
 
     def nodes_inside(self, frame: Frame) -> Iterator[Node]:
         """All nodes of a call, those of the calls inside it too."""
@@ -301,7 +361,9 @@ class FrameLowering(Builder):
         if is_size(node):
             return
         if key_of(node.target) == "operator.getitem":
-            self.environment[node] = self.value_of(node.args[0])[node.args[1]]
+            source, part = node.args
+            assert isinstance(source, Node)
+            self.environment[node] = self.value_of(source)[part]
             return
         frame = self.model.capture.frame_of[node]
         origin = origin_of_site(self.inlined[0].site) if self.inlined else origin_of_node(node)
@@ -312,14 +374,21 @@ class FrameLowering(Builder):
             if row is None:
                 raise LoweringError("")
             self.expect(node)
-            self.environment[node] = self.settled(node, row.lower(self, **self.arguments(node, row)))
+            self.environment[node] = self.settled(
+                node, row.lower(self, **self.arguments(node, row))
+            )
         except LoweringError as error:
             self.report(str(node.target), frame, origin_of_node(node), str(error))
             self.environment[node] = self.stand_in(node)
 
     def settled(self, node: Node, value: Any) -> Any:
         """A value that a convolution will read, channels-last as soon as it is made."""
-        if self.layout != "channels_last" or not isinstance(value, Value) or value.rank < 3 or value.tree is None:
+        if (
+            self.layout != "channels_last"
+            or not isinstance(value, Value)
+            or value.rank < 3
+            or value.tree is None
+        ):
             return value
         if value.order != tuple(range(value.rank)) or not reaches_convolution(node, set()):
             return value
@@ -331,10 +400,16 @@ class FrameLowering(Builder):
         if isinstance(value, torch.Tensor):
             self.shape, self.dtype = shape_of(value), value.dtype
         elif isinstance(value, (list, tuple)):
-            self.parts = [Value(None, shape_of(part), part.dtype) for part in value if isinstance(part, torch.Tensor)]
+            self.parts = [
+                Value(None, shape_of(part), part.dtype)
+                for part in value
+                if isinstance(part, torch.Tensor)
+            ]
 
     def report(self, what: str, frame: Frame, origin: Origin | None, why: str = "") -> None:
-        """Notes that something has no translation; the walk goes on, to find everything that is missing."""
+        """Notes that something has no translation; the walk goes on, to find everything that is
+        missing.
+        """
         self.model.missing.append(Missing(what, frame.path, str(origin) if origin else "", why))
 
     def stand_in(self, node: Node) -> Any:
@@ -354,7 +429,11 @@ class FrameLowering(Builder):
         schema = getattr(node.target, "_schema", None)
         names = [arg.name for arg in schema.arguments] if schema else list(row.parameters)
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        defaults = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()} if schema else {}
+        defaults = (
+            {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
+            if schema
+            else {}
+        )
         taken = {}
         for name, value in given.items():
             if name in row.parameters:
@@ -374,7 +453,11 @@ class FrameLowering(Builder):
             return value
         if is_size(value):
             number = value.meta["val"]
-            return size_of(number) if isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool) else number
+            return (
+                size_of(number)
+                if isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool)
+                else number
+            )
         found = self.value_of(value)
         if not isinstance(found, Value):
             return found
@@ -389,7 +472,9 @@ class FrameLowering(Builder):
     # ---- values across frames
 
     def find_size(self, size: Size) -> Tree | None:
-        """A size, from this frame's values or else from an input of the call that nothing has read yet."""
+        """A size, from this frame's values or else from an input of the call that nothing has read
+        yet.
+        """
         found = super().find_size(size)
         if found is not None:
             return found
@@ -440,7 +525,7 @@ class FrameLowering(Builder):
             if tree == outer.tree:
                 return dataclasses.replace(outer, tree=Ref(key))
         name = self.frame.arguments.get(node.meta.get(NODE_TAG, -1)) or self.parent.name_of(outer)
-        return dataclasses.replace(outer, tree=self.add_argument(name, outer, outer.tree))
+        return self.passed_down(outer, name)
 
     def name_of(self, value: Value) -> str:
         """The name that a value is likely to have in this frame."""
@@ -474,7 +559,9 @@ class FrameLowering(Builder):
             if not isinstance(tensor, torch.Tensor):
                 continue
             shape = shape_of(tensor)
-            order = channels_last_order(len(shape)) if node.name in images and len(shape) > 2 else None
+            order = (
+                channels_last_order(len(shape)) if node.name in images and len(shape) > 2 else None
+            )
             value = Value(None, shape, tensor.dtype, order or ())
             name = self.frame.arguments.get(node.meta.get(NODE_TAG, -1), node.name)
             value = dataclasses.replace(value, tree=self.add_argument(name, value, Const(None)))
@@ -519,8 +606,7 @@ class FrameLowering(Builder):
             return self.held_elsewhere(tensor, value, holding)
         name = next((name for name in tensor.names if self.holds(name)), None)
         if name is None and self.parent is not None:
-            outer = self.parent.read_value(value)
-            return dataclasses.replace(outer, tree=self.add_argument(_last(tensor.names[0]), outer, outer.tree or Const(None)))
+            return self.passed_down(self.parent.read_value(value), _last(tensor.names[0]))
         if holding is None:
             prefix = self.frame.path + "." if self.frame.path else ""
             local = (name or tensor.names[0]).removeprefix(prefix).replace(".", "_")
@@ -544,18 +630,27 @@ class FrameLowering(Builder):
         assert isinstance(value.facet, Parameter)
         return self.reads[value.facet.name]
 
+    def passed_down(self, outer: Value, name: str) -> Value:
+        """An argument that holds a value of the caller."""
+        assert outer.tree is not None
+        return dataclasses.replace(outer, tree=self.add_argument(name, outer, outer.tree))
+
     def holds(self, name: str) -> bool:
-        """Whether this frame's module is the innermost one on the way to the tensor's module that is a class."""
+        """Whether this frame's module is the innermost one on the way to the tensor's module that
+        is a class.
+        """
         return not self.frame.path or name.startswith(self.frame.path + ".")
 
     def held_elsewhere(self, tensor: Tensor, value: Value, holding: Holding) -> Value:
-        """A tied weight: read from the submodule that holds it, or passed in by a caller that contains it."""
+        """A tied weight: read from the submodule that holds it, or passed in by a caller that
+        contains it.
+        """
         inside = holding.path[: len(self.body.path)] == self.body.path
         if not inside:
             assert self.parent is not None
-            outer = self.parent.read_value(value)
-            name = "_".join(tensor.names[0].split(".")[-2:])
-            return dataclasses.replace(outer, tree=self.add_argument(name, outer, outer.tree or Const(None)))
+            return self.passed_down(
+                self.parent.read_value(value), "_".join(tensor.names[0].split(".")[-2:])
+            )
         owner = self.owner_below(holding)
         keys = [holding.collection, *holding.path[len(self.body.path) + 1 :], holding.name]
         tree: Tree = Attr(Submodule(owner), "variables")
@@ -581,7 +676,9 @@ def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _declaration(tensor: Tensor, holding: Holding, held: Value, start: tuple[str, tuple[Any, ...]]) -> Tree:
+def _declaration(
+    tensor: Tensor, holding: Holding, held: Value, start: tuple[str, tuple[Any, ...]]
+) -> Tree:
     """`self.param(...)`, or `self.variable(...).value` for a buffer."""
     shape = literal(tuple(held.stored_shape))
     name, arguments = start
@@ -593,6 +690,12 @@ def _declaration(tensor: Tensor, holding: Holding, held: Value, start: tuple[str
     fill = f"jnp.{name}" if name in ("zeros", "ones") else "jnp.zeros"
     variable = Call(
         Name("self.variable"),
-        (Const(holding.collection), Const(holding.name), Name(fill), shape, dtype_name(tensor.value.dtype)),
+        (
+            Const(holding.collection),
+            Const(holding.name),
+            Name(fill),
+            shape,
+            dtype_name(tensor.value.dtype),
+        ),
     )
     return Attr(variable, "value")

@@ -1,4 +1,6 @@
-"""Naming: steps become statements with the names of the PyTorch source; single-use values are nested."""
+"""Naming: steps become statements with the names of the PyTorch source; single-use values are
+nested.
+"""
 
 import dataclasses
 import keyword
@@ -32,7 +34,8 @@ from linstock.bridge._tree import (
 from linstock.bridge._values import Size
 
 RESERVED = {"jnp", "jax", "nn", "self", "train", "partial"}
-# How long an expression may grow: as an argument of a layer, in general, and as `layer(x).reshape(...)`.
+# How long an expression may grow: as an argument of a layer, in general, and as
+# `layer(x).reshape(...)`.
 SHORT = 34
 WIDTH = 76
 WIDE = 110
@@ -100,7 +103,6 @@ def name_steps(linen_class: LinenClass) -> Method:
         try:
             return _Namer(linen_class, forced).method()
         except _ForcedError as error:
-            assert error.key not in forced, "a value that has a name already"
             forced.add(error.key)
 
 
@@ -160,22 +162,34 @@ class _Namer:
             last[ref] = max(last.get(ref, -1), position)
         for run in self.linen_class.runs.values():
             for choice in run.choices:
-                last[choice.otherwise] = max(last.get(choice.otherwise, -1), self.position[choice.taken.key])
+                last[choice.otherwise] = max(
+                    last.get(choice.otherwise, -1), self.position[choice.taken.key]
+                )
         return last
 
     def _nested(self) -> set[int]:
         """Keys of the steps that are written inside the one step that reads them."""
         steps = self.linen_class.steps
         counts = Counter(ref.key for _, ref in self._uses())
-        chosen = {ref.key for run in self.linen_class.runs.values() for c in run.choices for ref in (c.taken, c.otherwise)}
+        chosen = {
+            ref.key
+            for run in self.linen_class.runs.values()
+            for c in run.choices
+            for ref in (c.taken, c.otherwise)
+        }
         reader = {ref.key: position for position, ref in self._uses()}
         nested: set[int] = set()
         length: dict[int, int] = {}
-        for position, step in enumerate(steps):
+        for step in steps:
             tree = step.statement.tree
             inner = [ref.key for ref in _value_refs(tree) if ref.key in nested]
             length[step.key] = len(text(tree)) + sum(length[key] for key in inner)
-            if counts[step.key] != 1 or step.key in self.forced or step.key in chosen or step.statement.is_tuple:
+            if (
+                counts[step.key] != 1
+                or step.key in self.forced
+                or step.key in chosen
+                or step.statement.is_tuple
+            ):
                 continue
             at = reader[step.key]
             consumer = steps[at] if at < len(steps) else None
@@ -192,13 +206,17 @@ class _Namer:
         if consumer is None:
             return not _is_declaration(tree)
         reading = consumer.statement.tree
-        if is_layer and (_is_layer(reading) or _count_layers(reading, step.key, self.linen_class) > 1):
+        if is_layer and (
+            _is_layer(reading) or _count_layers(reading, step.key, self.linen_class) > 1
+        ):
             return False
         if _is_declaration(tree) or self._has_own_name(step, consumer):
             return False
         if _is_layer(reading) and length[step.key] > SHORT:
             return False
-        if length[step.key] + len(text(reading)) <= (WIDE if _is_chained(reading, step.key) else WIDTH):
+        if length[step.key] + len(text(reading)) <= (
+            WIDE if _is_chained(reading, step.key) else WIDTH
+        ):
             return True
         return not is_layer and length[step.key] <= WIDTH
 
@@ -267,13 +285,16 @@ class _Namer:
         self.lines.extend(before)
         saved = dict(self.bound)
         for name in preset.values():
-            if self.name_of[self.bound[name]] != name:  # a second name, given just before the branch
+            if (
+                self.name_of[self.bound[name]] != name
+            ):  # a second name, given just before the branch
                 self.bound.pop(name)
         for step in steps:
             self._step(step, inside, preset)
         for name, ref in saved.items():
             if self.bound.get(name) != ref and name not in preset.values():
-                # A name given anew inside the branch no longer holds its old value for what follows.
+                # A name given anew inside the branch no longer holds its old
+                # value for what follows.
                 self.bound.pop(name, None)
         self.lines.append(If(run.flag, tuple(inside)))
 
@@ -291,7 +312,9 @@ class _Namer:
         return _clean(name) or self._name_read(statement) or _clean(statement.hint) or "x"
 
     def _name_read(self, statement: Statement) -> str:
-        """The name of what a layer reads, which goes on as the layer's result where the source has no name."""
+        """The name of what a layer reads, which goes on as the layer's result where the source has
+        no name.
+        """
         tree = statement.tree
         if not _is_layer(tree):
             return ""
@@ -301,9 +324,15 @@ class _Namer:
         return self.name_of.get(first, "") if first is not None else ""
 
     def _chosen(self, statement: Statement, part: int, position: int, lines: list[Line]) -> str:
-        """The name for a value: the source's, if need be after moving the value that has it now to its alias."""
+        """The name for a value: the source's, if need be after moving the value that has it now to
+        its alias.
+        """
         wanted = self._wanted(statement, part)
-        if self._is_free(wanted, position) or statement.origin is None or wanted in self.hoisted.values():
+        if (
+            self._is_free(wanted, position)
+            or statement.origin is None
+            or wanted in self.hoisted.values()
+        ):
             return self._free(wanted, position)
         alias = _clean(alias_before(statement.origin, wanted) or "")
         holder = self.bound[wanted]
@@ -347,7 +376,9 @@ class _Namer:
             self.name_of[ref] = name
 
     def _written(self, tree: Tree, position: int, lines: list[Line] | None = None) -> Tree:
-        """The tree with names for references, nested steps written out, and sizes read from what is at hand."""
+        """The tree with names for references, nested steps written out, and sizes read from what is
+        at hand.
+        """
 
         def change(part: Tree) -> Tree | None:
             match part:
@@ -362,8 +393,12 @@ class _Namer:
                 case Construct() if part.owner in self.made_often:
                     return self._hoist(part, position, lines if lines is not None else self.lines)
                 case Call(Attr(base, "reshape"), args, kwargs) if len(args) > 2:
-                    inner = tuple(self._written(arg, position, lines) for arg in self._shortened(args))
-                    return Call(Attr(self._written(base, position, lines), "reshape"), inner, kwargs)
+                    inner = tuple(
+                        self._written(arg, position, lines) for arg in self._shortened(args)
+                    )
+                    return Call(
+                        Attr(self._written(base, position, lines), "reshape"), inner, kwargs
+                    )
                 case _:
                     return None
 
@@ -381,7 +416,9 @@ class _Namer:
     def _hoist(self, made: Construct, position: int, lines: list[Line]) -> Tree:
         if made.owner not in self.hoisted:
             wanted = _clean(made.owner.replace(".", "_")) or "layer"
-            taken = {name for name, ref in self.bound.items() if self._end(ref) > position} | set(self.linen_class.args.values())
+            taken = {name for name, ref in self.bound.items() if self._end(ref) > position} | set(
+                self.linen_class.args.values()
+            )
             name = wanted if wanted not in taken else f"{wanted}_layer"
             self.hoisted[made.owner] = name
             settings = tuple((key, self._written(value, position)) for key, value in made.settings)
@@ -403,19 +440,27 @@ class _Namer:
 
     def _shape_item(self, ref: Ref, axis: int) -> Tree:
         last = axis == len(self.linen_class.shapes[ref]) - 1
-        return Index(Attr(Name(self.name_of[ref]), "shape"), (Const(-1 if last and axis else axis),))
+        return Index(
+            Attr(Name(self.name_of[ref]), "shape"), (Const(-1 if last and axis else axis),)
+        )
 
     def _shortened(self, args: tuple[Tree, ...]) -> tuple[Tree, ...]:
         """`x.shape[0], x.shape[1], n` as `*x.shape[:2], n`."""
         shapes = self.linen_class.shapes
-        wanted: list[Size | None] = [shapes[a.of][a.axis] if isinstance(a, Dim) else None for a in args]
+        wanted: list[Size | None] = [
+            shapes[a.of][a.axis] if isinstance(a, Dim) else None for a in args
+        ]
         count = 0
         while count < len(args) and isinstance(args[count], Dim):
             count += 1
         for length in range(count, 1, -1):
             for name, ref in self.bound.items():
                 shape = shapes.get(ref, ())
-                if self.name_of.get(ref) == name and list(shape[:length]) == wanted[:length] and len(shape) > length:
+                if (
+                    self.name_of.get(ref) == name
+                    and list(shape[:length]) == wanted[:length]
+                    and len(shape) > length
+                ):
                     head = Index(Attr(Name(name), "shape"), (Span(None, Const(length)),))
                     return (Star(head), *args[length:])
         return args
@@ -436,7 +481,10 @@ def _is_layer(tree: Tree) -> bool:
 
 def _is_chained(reading: Tree, key: int) -> bool:
     """Whether the reader calls a method of the value."""
-    return isinstance(reading, Call) and reading.function in (Attr(Ref(key), "reshape"), Attr(Ref(key), "astype"))
+    return isinstance(reading, Call) and reading.function in (
+        Attr(Ref(key), "reshape"),
+        Attr(Ref(key), "astype"),
+    )
 
 
 def _is_declaration(tree: Tree) -> bool:
@@ -464,6 +512,11 @@ def fold_return(lines: list[Line]) -> list[Line]:
     """`x = f(x)` and then `return x` as `return f(x)`."""
     if len(lines) >= 2:
         last, end = lines[-2], lines[-1]
-        if isinstance(last, Assign) and isinstance(end, Return) and len(last.targets) == 1 and end.value == Name(last.targets[0]):
+        if (
+            isinstance(last, Assign)
+            and isinstance(end, Return)
+            and len(last.targets) == 1
+            and end.value == Name(last.targets[0])
+        ):
             return [*lines[:-2], Return(last.value)]
     return lines

@@ -1,4 +1,6 @@
-"""Origins: the line of the model's source that a graph node came from, and the names that the line assigns."""
+"""Origins: the line of the model's source that a graph node came from, and the names that the line
+assigns.
+"""
 
 import ast
 import functools
@@ -56,9 +58,9 @@ def place(frame: Frame, origin: Origin | None) -> str:
 def _origin(file: str, line: int) -> Origin:
     best: ast.stmt | None = None
     for node in _statements(file):
-        if node.lineno <= line <= (node.end_lineno or node.lineno):
-            if best is None or node.lineno >= best.lineno:
-                best = node
+        covers = node.lineno <= line <= (node.end_lineno or node.lineno)
+        if covers and (best is None or node.lineno >= best.lineno):
+            best = node
     if best is None:
         return Origin(file, line, line, ())
     return Origin(file, line, best.lineno, _targets(best))
@@ -81,10 +83,16 @@ def _parsed(file: str) -> ast.Module | None:
 
 @functools.lru_cache(maxsize=4096)
 def alias_before(origin: Origin, name: str) -> str | None:
-    """The `residual` of a `residual = name` that the source has before a statement, in the same function."""
+    """The `residual` of a `residual = name` that the source has before a statement, in the same
+    function.
+    """
     found = None
     for node in _statements(origin.file):
-        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id == name):
+        if not (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == name
+        ):
             continue
         target = node.targets[0]
         start = _function_start(origin.file, origin.statement)
@@ -95,14 +103,18 @@ def alias_before(origin: Origin, name: str) -> str | None:
 
 def _function_start(file: str, line: int) -> int:
     """First line of the innermost function around a line."""
-    starts = [node.lineno for node in _functions(file) if node.lineno <= line <= (node.end_lineno or 0)]
+    starts = [
+        node.lineno for node in _functions(file) if node.lineno <= line <= (node.end_lineno or 0)
+    ]
     return max(starts, default=line)
 
 
 @functools.lru_cache(maxsize=256)
 def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
     tree = _parsed(file)
-    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) if tree else ()
+    return (
+        tuple(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) if tree else ()
+    )
 
 
 def _targets(statement: ast.stmt) -> tuple[str, ...]:

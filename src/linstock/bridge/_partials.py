@@ -1,4 +1,6 @@
-"""Partials: settings that three or more layers of a method share are written once, with `functools.partial`."""
+"""Partials: settings that three or more layers of a method share are written once, with
+`functools.partial`.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,11 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
     layers: dict[str, list[Construct]] = {}
     for tree in _trees(lines):
         for part in walk(tree):
-            if isinstance(part, Construct) and isinstance(part.function, Name) and part.function.id.startswith("nn."):
+            if (
+                isinstance(part, Construct)
+                and isinstance(part.function, Name)
+                and part.function.id.startswith("nn.")
+            ):
                 layers.setdefault(part.function.id, []).append(part)
     heads: list[Line] = []
     names: dict[str, tuple[str, Settings]] = {}
@@ -34,7 +40,11 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
         heads.append(Assign((name,), Call(Name("partial"), (Name(function),), shared)))
 
     def change(part: Tree) -> Tree | None:
-        if not isinstance(part, Construct) or not isinstance(part.function, Name) or part.function.id not in names:
+        if (
+            not isinstance(part, Construct)
+            or not isinstance(part.function, Name)
+            or part.function.id not in names
+        ):
             return None
         name, shared = names[part.function.id]
         rest = tuple(setting for setting in part.settings if setting not in shared)

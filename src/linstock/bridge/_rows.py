@@ -1,4 +1,6 @@
-"""The table of lowerings: one row an ATen operation, keyed as `aten.add` or, for one overload, `aten.add.Tensor`."""
+"""The table of lowerings: one row an ATen operation, keyed as `aten.add` or, for one overload,
+`aten.add.Tensor`.
+"""
 
 import inspect
 import re
@@ -16,9 +18,11 @@ class Row:
 
     Attributes:
         key: The operation.
-        lower: Called with the frame's lowering and the operation's arguments by the names of the ATen schema, as
-            far as it declares them; another argument that differs from its default is refused.
-        accepts: What the row copes with itself: `"stretched"` axes, `"facet"` (values not computed yet), `"folded"` axes.
+        lower: Called with the frame's lowering and the operation's arguments by the names of the
+            ATen schema, as far as it declares them; another argument that differs from its default
+            is refused.
+        accepts: What the row copes with itself: `"stretched"` axes, `"facet"` (values not computed
+            yet), `"folded"` axes.
         place: Where the row was registered.
         ignores: Schema arguments that the shape and dtype of the result say already.
     """
@@ -63,13 +67,19 @@ def add_row(row: Row) -> None:
     """
     assert KEY.match(row.key), row.key
     if row.key in ROWS:
-        raise DuplicateRowError(f"`{row.key}` is lowered in {ROWS[row.key].place} and again in {row.place}")
+        raise DuplicateRowError(
+            f"`{row.key}` is lowered in {ROWS[row.key].place} and again in {row.place}"
+        )
     ROWS[row.key] = row
 
 
 def key_of(target: Any) -> str:
     """The key of a graph node's target; an in-place operation has its functional twin's."""
-    name = str(target) if hasattr(target, "_schema") else f"operator.{getattr(target, '__name__', target)}"
+    name = (
+        str(target)
+        if hasattr(target, "_schema")
+        else f"operator.{getattr(target, '__name__', target)}"
+    )
     namespace, operation, *overload = name.split(".")
     if operation.endswith("_") and not operation.startswith("_") and not operation.endswith("__"):
         operation = operation[:-1]

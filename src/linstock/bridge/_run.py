@@ -1,4 +1,4 @@
-"""Running a converted model: inputs and outputs as PyTorch has them, numbers as JAX computes them."""
+"""Running a converted model: inputs and outputs as PyTorch has them, numbers from JAX."""
 
 import inspect
 import itertools
@@ -46,7 +46,8 @@ class Signature:
     Attributes:
         forward: The signature of the torch model's `forward`.
         inputs: Path in the bound arguments, and value, of each tensor.
-        constants: Path and value of each argument that is no tensor; they are part of the converted code.
+        constants: Path and value of each argument that is no tensor; they are part of the converted
+            code.
         outputs: What the Linen model returns, and constants where PyTorch returns them.
         out_spec: The structure that PyTorch returns.
     """
@@ -67,11 +68,15 @@ class Signature:
         arrays = []
         for path, value in self.inputs:
             if path not in leaves:
-                raise InputError(f"the input `{path_name(path)}` is missing", todo="pass all inputs that the example had")
+                raise InputError(
+                    f"the input `{path_name(path)}` is missing",
+                    todo="pass all inputs that the example had",
+                )
             array = to_jax(leaves.pop(path))
             if array.ndim != value.rank:
                 raise InputError(
-                    f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, and the model takes {value.rank}",
+                    f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, "
+                    f"and the model takes {value.rank}",
                     todo="pass inputs as the PyTorch model takes them",
                 )
             arrays.append(array.transpose(value.order))
@@ -92,7 +97,11 @@ class Signature:
         leaves = []
         for output in self.outputs:
             if isinstance(output, Value):
-                leaves.append(next(arrays).transpose([output.order.index(axis) for axis in range(output.rank)]))
+                leaves.append(
+                    next(arrays).transpose(
+                        [output.order.index(axis) for axis in range(output.rank)]
+                    )
+                )
             else:
                 leaves.append(output)
         return pytree.tree_unflatten(leaves, self.out_spec)
@@ -109,7 +118,9 @@ def flat_arguments(
     try:
         bound = forward.bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise InputError(f"the inputs do not fit the model: {error}", why=f"it takes `{forward}`") from error
+        raise InputError(
+            f"the inputs do not fit the model: {error}", why=f"it takes `{forward}`"
+        ) from error
     flat = []
     for name, value in bound.items():
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:

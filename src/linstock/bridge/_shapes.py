@@ -14,8 +14,11 @@ from linstock.bridge._values import Folded, Iota, Parameter, Size, Value
 Group = tuple[list[int], list[int]]
 
 
-def reshape(build: Builder, value: Value, shape: tuple[Size, ...], written: Sequence[Any] = ()) -> Value:
-    """The value with another logical shape; axes move only where the new shape mixes axes stored apart.
+def reshape(
+    build: Builder, value: Value, shape: tuple[Size, ...], written: Sequence[Any] = ()
+) -> Value:
+    """The value with another logical shape; axes move only where the new shape mixes axes stored
+    apart.
 
     Args:
         build: The body's builder.
@@ -32,7 +35,9 @@ def reshape(build: Builder, value: Value, shape: tuple[Size, ...], written: Sequ
         value = build.spread(value)
     fold = _mixing_groups(value, groups)
     if fold:
-        folded = _folded(build, value, groups, fold, shape) if build.layout == "channels_last" else None
+        folded = (
+            _folded(build, value, groups, fold, shape) if build.layout == "channels_last" else None
+        )
         if folded is not None:
             return folded
         value = build.moved(value, tuple(range(value.rank)))
@@ -54,12 +59,20 @@ def _reshaped(build: Builder, value: Value, made: Value, written: Sequence[Any])
     simpler = _without_keepdims(build, value, made) or _without_collapse(build, value, made)
     if simpler is not None:
         return build.add(simpler, made.stored_shape)
-    unwritten = next((i for i, size in enumerate(written) if isinstance(size, int) and size == -1), None)
-    products = [i for i, size in enumerate(made.shape) if isinstance(size, sympy.Expr) and not size.is_Symbol]
+    unwritten = next(
+        (i for i, size in enumerate(written) if isinstance(size, int) and size == -1), None
+    )
+    products = [
+        i
+        for i, size in enumerate(made.shape)
+        if isinstance(size, sympy.Expr) and not size.is_Symbol
+    ]
     if len(products) == 1 and not made.stretched:
         unwritten = products[0]
     sizes = [
-        Const(-1) if axis == unwritten else build.size(1 if axis in made.stretched else made.shape[axis])
+        Const(-1)
+        if axis == unwritten
+        else build.size(1 if axis in made.stretched else made.shape[axis])
         for axis in made.order
     ]
     return build.add(method(value.tree, "reshape", *sizes), made.stored_shape)
@@ -73,7 +86,11 @@ def _without_keepdims(build: Builder, value: Value, made: Value) -> Tree | None:
         return None
     settings = dict(reduction.kwargs)
     axis = settings["axis"]
-    gone = {part.value for part in (axis.items if isinstance(axis, Seq) else (axis,)) if isinstance(part, Const)}
+    gone = {
+        part.value
+        for part in (axis.items if isinstance(axis, Seq) else (axis,))
+        if isinstance(part, Const)
+    }
     gone = {position % value.rank for position in gone}
     kept = tuple(size for position, size in enumerate(value.stored_shape) if position not in gone)
     if kept != made.stored_shape:
@@ -181,7 +198,9 @@ def _order_after(value: Value, groups: list[Group], shape: tuple[Size, ...]) -> 
 def _folded(
     build: Builder, value: Value, groups: list[Group], mixing: list[Group], shape: tuple[Size, ...]
 ) -> Value | None:
-    """Flattens axes in the order they are stored, for a dense layer whose weights can be turned to fit."""
+    """Flattens axes in the order they are stored, for a dense layer whose weights can be turned to
+    fit.
+    """
     ((ins, outs), *more) = mixing
     sizes = tuple(value.shape[axis] for axis in ins)
     alone = [axis for axis in value.order if axis in ins]
@@ -199,13 +218,16 @@ def _folded(
     if any(len(i) != 1 or len(o) != 1 for i, o in others):
         return None
     into = {i[0]: o[0] for i, o in others}
-    order = tuple(
-        dict.fromkeys(into[axis] if axis in into else outs[0] for axis in value.order)
+    order = tuple(dict.fromkeys(into[axis] if axis in into else outs[0] for axis in value.order))
+    fold = Folded(
+        outs[0], tuple(int(size) for size in sizes), tuple(ins.index(axis) for axis in alone)
     )
-    fold = Folded(outs[0], tuple(int(size) for size in sizes), tuple(ins.index(axis) for axis in alone))
     made = Value(None, shape, value.dtype, order, frozenset(into[a] for a in value.stretched), fold)
     assert math.prod(fold.sizes) == shape[outs[0]]
-    return dataclasses.replace(made, tree=_reshaped(build, value, made, [-1 if i == outs[0] else 0 for i in range(len(shape))]))
+    return dataclasses.replace(
+        made,
+        tree=_reshaped(build, value, made, [-1 if i == outs[0] else 0 for i in range(len(shape))]),
+    )
 
 
 def insert_axis(build: Builder, value: Value, axis: int) -> Value:
@@ -224,7 +246,7 @@ def insert_axis(build: Builder, value: Value, axis: int) -> Value:
     if value.tree is None and not isinstance(value.facet, Parameter):
         return made
     tree = build.tree(value)
-    items = [Span()] * value.rank
+    items: list[Tree] = [Span()] * value.rank
     items.insert(at, Const(None))
     made = dataclasses.replace(made, facet=None if isinstance(facet, Parameter) else facet)
     return dataclasses.replace(made, tree=build.add(viewed(build, tree, items), made.stored_shape))
@@ -256,7 +278,9 @@ def remove_axis(build: Builder, value: Value, axis: int) -> Value:
 
 def is_view(index: Index) -> bool:
     """Whether an indexing only adds axes."""
-    return isinstance(index.base, Ref) and all(item in (Span(), Const(None)) for item in index.items)
+    return isinstance(index.base, Ref) and all(
+        item in (Span(), Const(None)) for item in index.items
+    )
 
 
 def viewed(build: Builder, tree: Tree, items: Sequence[Tree]) -> Tree:

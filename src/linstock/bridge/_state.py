@@ -108,7 +108,7 @@ class State:
         return holding is not None and holding.path[: len(path)] != path
 
     def hold(self, tensor: Tensor, holding: Holding, **turns: Any) -> None:
-        """Records where a tensor lives and how it is turned on the way (the fields of `WeightRow`)."""
+        """Records where a tensor lives and how it is turned on the way (fields of `WeightRow`)."""
         self.holdings.setdefault(tensor.names[0], holding)
         flax = (holding.collection, *holding.path, holding.name)
         turns.setdefault("order", holding.order)
@@ -123,14 +123,18 @@ class State:
             **turns,
         )
 
-    def initializer_for(self, module: torch.nn.Module, name: str, tensor: torch.Tensor) -> tuple[str, tuple[Any, ...]]:
+    def initializer_for(
+        self, module: torch.nn.Module, name: str, tensor: torch.Tensor
+    ) -> tuple[str, tuple[Any, ...]]:
         """One initializer for all instances of a class, so that the emitted class has one."""
         return self.initializers.setdefault((type(module), name), initializer(tensor))
 
     def rows(self) -> list[WeightRow]:
         """The weight map's rows, in the order of the state_dict."""
         position = {name: i for i, name in enumerate(self.tensors)}
-        return sorted(self.row_of.values(), key=lambda row: (position[row.torch[0]], row.part or (0, 0)))
+        return sorted(
+            self.row_of.values(), key=lambda row: (position[row.torch[0]], row.part or (0, 0))
+        )
 
     def fixed(self) -> dict[str, torch.Tensor]:
         """Tensors that a variable stands for and that the state_dict does not hold."""
@@ -181,11 +185,14 @@ def _one_digit(number: float) -> float:
     return float(f"{number:.1g}")
 
 
-def held_by_pair(state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Any = None) -> None:
+def held_by_pair(
+    state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Any = None
+) -> None:
     """Records the weights of a layer that became its Linen twin."""
     for weight in pair.weights_of(frame.module):
         tensor = state.tensor_of(frame.path, weight.torch)
         turns = weight.turns(frame.module, fold)
-        holding = Holding((*path, *weight.linen[:-1]), weight.collection, weight.linen[-1], (), frame.path)
+        holding = Holding(
+            (*path, *weight.linen[:-1]), weight.collection, weight.linen[-1], (), frame.path
+        )
         state.hold(tensor, holding, **turns)
-

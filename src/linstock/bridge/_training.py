@@ -1,7 +1,7 @@
 """Training: which dropout rates a model uses in training that its eval mode does not show.
 
-Functions are often called with a rate of zero in eval mode (`dropout_p=self.p if self.training else 0.0`), so that the
-captured graph has lost it. One eager forward of a copy in train mode tells.
+Functions are often called with a rate of zero in eval mode (`dropout_p=self.p if self.training else
+0.0`), so that the captured graph has lost it. One eager forward of a copy in train mode tells.
 """
 
 import copy
@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# (path of the module, name of the operation, how many of its kind came before in that module) -> rate
+# (path of the module, name of the operation, how many of its kind came before in that module) ->
+# rate
 Rates = dict[tuple[str, str, int], float]
 KINDS = {F.dropout: "dropout", F.scaled_dot_product_attention: "scaled_dot_product_attention"}
 
@@ -56,7 +57,9 @@ class _Recorder(TorchFunctionMode):
         self.rates: Rates = {}
         self.seen: Counter[tuple[str, str]] = Counter()
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         kind = KINDS.get(function)
         if kind is not None:

@@ -34,7 +34,7 @@ class Const(Tree):
 
 @dataclass(frozen=True)
 class Ref(Tree):
-    """The value that statement `key` of the frame computes; part `part` of it where it is a tuple."""
+    """The value of statement `key` of the frame; part `part` of it where it is a tuple."""
 
     key: int
     part: int | None = None
@@ -148,9 +148,11 @@ class Construct(Tree):
 
     Attributes:
         function: Its class.
-        settings: Constructor arguments by name; those whose name starts with a `*` are written without it.
+        settings: Constructor arguments by name; those whose name starts with a `*` are written
+            without it.
         name: Its name, or None where it holds no variables and Linen may choose one.
-        owner: Path of the torch module it stands for. Trees with the same owner share one submodule.
+        owner: Path of the torch module it stands for. Trees with the same owner share one
+            submodule.
         defaults: Values that need not be written.
     """
 
@@ -233,7 +235,9 @@ def _rewrite_in(value: Any, change: Callable[[Tree], Tree | None]) -> Any:
         return rewrite(value, change)
     if isinstance(value, tuple):
         parts = tuple(_rewrite_in(part, change) for part in value)
-        return parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
+        return (
+            parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
+        )
     return value
 
 
@@ -291,7 +295,10 @@ def _print(tree: Tree) -> tuple[str, int]:
         case Call(function, args, kwargs):
             return f"{_wrapped(function, ATOM)}({_print_arguments(args, kwargs)})", ATOM
         case Construct(function, settings, name, _, defaults):
-            return f"{_wrapped(function, ATOM)}({_print_settings(settings, name, dict(defaults))})", ATOM
+            return (
+                f"{_wrapped(function, ATOM)}({_print_settings(settings, name, dict(defaults))})",
+                ATOM,
+            )
         case Submodule(owner):
             return owner, ATOM
         case Index(base, items):
@@ -327,7 +334,9 @@ def _print_settings(
     settings: tuple[tuple[str, Tree], ...], name: Tree | None, defaults: dict[str, Tree]
 ) -> str:
     args = tuple(value for key, value in settings if key.startswith("*"))
-    kwargs = [(k, value) for k, value in settings if not k.startswith("*") and defaults.get(k) != value]
+    kwargs = [
+        (k, value) for k, value in settings if not k.startswith("*") and defaults.get(k) != value
+    ]
     if name is not None:
         kwargs.append(("name", name))
     return _print_arguments(args, tuple(kwargs))

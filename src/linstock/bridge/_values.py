@@ -1,25 +1,27 @@
 """Values: what a frame's expressions compute, and in which order their axes are stored.
 
-PyTorch's axes are *logical*. A value may be stored with its axes in another order (channels last, or as
-`[batch, length, heads, size]` for attention), so that PyTorch's transposes become relabelings that cost and print
-nothing. Each lowering asks for the order it needs.
+PyTorch's axes are *logical*. A value may be stored with its axes in another order (channels last,
+or as `[batch, length, heads, size]` for attention), so that PyTorch's transposes become relabelings
+that cost and print nothing. Each lowering asks for the order it needs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-import sympy
 import torch
 
 from linstock.bridge._tree import Tree
 
-Size = int | sympy.Expr
+# An int, or the sympy expression of a symbolic size; sympy ships no types.
+Size: TypeAlias = Any
 
 
 @dataclass(frozen=True)
 class Iota:
-    """The value counts along one logical axis from `start`; every other axis has one entry or is stretched."""
+    """The value counts along one logical axis from `start`; every other axis has one entry or is
+    stretched.
+    """
 
     axis: int
     start: int = 0

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge._weights import to_numpy
 
-# Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the last digits.
+# Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the
+# last digits.
 RTOL, ATOL = 1e-3, 1e-4
 TOL64 = 1e-8
 
@@ -29,7 +30,8 @@ class OutputError:
         shape: Its shape, in PyTorch's order.
         max_abs: Largest absolute difference in float32.
         max_rel: The same, relative to the largest entry of PyTorch's output.
-        max_abs64: Largest absolute difference in float64, on another batch size where sizes are dynamic.
+        max_abs64: Largest absolute difference in float64, on another batch size where sizes are
+            dynamic.
         max_rel64: The same, relative.
     """
 
@@ -73,12 +75,17 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for `report.json`."""
-        return {**asdict(self), "max_abs_error": self.max_abs_error, "max_rel_error": self.max_rel_error}
+        return {
+            **asdict(self),
+            "max_abs_error": self.max_abs_error,
+            "max_rel_error": self.max_rel_error,
+        }
 
     def __str__(self) -> str:
         """A short table."""
         state = "not verified" if not self.verified else "verified" if self.ok else "NOT EQUAL"
-        lines = [f"{state}: {len(self.outputs)} output{'s' * (len(self.outputs) != 1)} compared with PyTorch"]
+        count = f"{len(self.outputs)} output{'s' * (len(self.outputs) != 1)}"
+        lines = [f"{state}: {count} compared with PyTorch"]
         for o in self.outputs:
             lines.append(
                 f"  {o.name} {list(o.shape)}: max abs {o.max_abs:.2g}, rel {o.max_rel:.2g}"
@@ -88,13 +95,22 @@ class Report:
         return "\n".join(lines)
 
 
+Named = list[tuple[str, np.ndarray[Any, Any]]]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Runner = Callable[[torch.nn.Module, tuple[Any, ...], dict[str, Any], bool], Any]
 
 
 def verify(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], run: Runner, *, dynamic: bool, report: Report
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    run: Runner,
+    *,
+    dynamic: bool,
+    report: Report,
 ) -> None:
-    """Compares a model and its conversion: on the example in both precisions, and with noise in every weight.
+    """Compares a model and its conversion: on the example in both precisions, and with noise in
+    every weight.
 
     Args:
         model: The torch model, in eval mode.
@@ -104,62 +120,108 @@ def verify(
         dynamic: Whether another batch size than the example's may be used.
         report: Where the numbers go.
     """
-    expected = torch_outputs(model, args, kwargs)
-    found = outputs(run(model, args, kwargs, False))
-    double = copy.deepcopy(model).double()
-    wide = pytree.tree_map(_widened, (args, kwargs))
-    more = pytree.tree_map(_tripled, wide) if dynamic else wide
-    with in_float64():
-        expected64 = torch_outputs(double, *more)
-        found64 = outputs(run(double, *more, True))
-        exact = torch_outputs(double, *wide)
-        _add_noise(double)
-        noised = torch_outputs(double, *more)
-        found_noised = outputs(run(double, *more, True))
+    wide: Inputs = pytree.tree_map(_widened, (args, kwargs))
+    try:
+        double = copy.deepcopy(model).double()
+        expected = torch_outputs(model, args, kwargs)
+        found = outputs(run(model, args, kwargs, False))
+        with in_float64():
+            more = _larger(double, wide, report) if dynamic else wide
+            expected64 = torch_outputs(double, *more)
+            found64 = outputs(run(double, *more, True))
+            exact = torch_outputs(double, *wide)
+            _add_noise(double)
+            noised = torch_outputs(double, *more)
+            found_noised = outputs(run(double, *more, True))
+    except Exception as error:
+        # Whatever the emitted module raises is a finding, and the report is where findings go.
+        report.verified = True
+        report.notes.append(f"running both sides failed: {type(error).__name__}: {error}")
+        return
     report.verified = True
-    agree32 = agree64 = True
+    if len(expected) != len(found):
+        report.notes.append(f"PyTorch returns {len(expected)} arrays and the module {len(found)}")
+        return
     for (name, a), (_, b), (_, c), (_, d) in zip(expected, found, expected64, found64, strict=True):
         report.outputs.append(OutputError(name, a.shape, *difference(a, b), *difference(c, d)))
-        agree32 &= _close(a, b, RTOL, ATOL)
-        agree64 &= _close(c, d, TOL64, TOL64)
-    agree_noised = all(_close(a, b, TOL64, TOL64) for (_, a), (_, b) in zip(noised, found_noised, strict=True))
-    worst = max((difference(a, b)[1] for (_, a), (_, b) in zip(noised, found_noised, strict=True)), default=0.0)
-    report.noised_max_rel64 = worst
+    agree64 = _agree(expected64, found64, TOL64, TOL64)
+    agree_noised = _agree(noised, found_noised, TOL64, TOL64)
+    report.noised_max_rel64 = max(
+        (difference(a, b)[1] for (_, a), (_, b) in zip(noised, found_noised, strict=True)),
+        default=0.0,
+    )
+    agree32 = _agree(expected, found, RTOL, ATOL)
     if agree64 and agree_noised and not agree32:
         agree32 = _is_round_off(expected, found, exact)
         if agree32:
-            report.notes.append("float32 differs by round-off only: PyTorch's own float32 is as far from its float64")
+            report.notes.append(
+                "float32 differs by round-off only: PyTorch's own is as far from its float64"
+            )
     if not agree_noised:
-        report.notes.append(f"with noise in every weight, float64 outputs differ by {worst:.2g} of the largest entry")
-    report.ok = bool(agree32 and agree64 and agree_noised)
+        report.notes.append(
+            "with noise in every weight, float64 outputs differ by "
+            f"{report.noised_max_rel64:.2g} of the largest entry"
+        )
+    report.ok = agree32 and agree64 and agree_noised
 
 
-def outputs(result: Any) -> list[tuple[str, np.ndarray[Any, Any]]]:
+def _larger(model: torch.nn.Module, inputs: Inputs, report: Report) -> Inputs:
+    """Inputs of three times the batch size, or the same where the model refuses them."""
+    more: Inputs = pytree.tree_map(_tripled, inputs)
+    try:
+        torch_outputs(model, *more)
+    except Exception:  # the first axis is no batch, or the model wants this one size
+        report.notes.append(
+            "only the example's sizes were compared: PyTorch refuses a larger batch"
+        )
+        return inputs
+    return more
+
+
+def _agree(expected: Named, found: Named, rtol: float, atol: float) -> bool:
+    return all(_close(a, b, rtol, atol) for (_, a), (_, b) in zip(expected, found, strict=True))
+
+
+def outputs(result: Any) -> Named:
     """The arrays of a result with their names."""
     named = []
     for path, leaf in pytree.tree_flatten_with_path(result)[0]:
         if isinstance(leaf, torch.Tensor):
             leaf = to_numpy(leaf)
         if isinstance(leaf, (jax.Array, np.ndarray)):
-            keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+            keys = [
+                str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
+                for key in path
+            ]
             named.append((".".join(keys) or "output", np.asarray(leaf)))
     return named
 
 
-def torch_outputs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def torch_outputs(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
     """What the torch model returns, on copies of the inputs, because a model may write to them."""
-    args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, dict(kwargs)))
+    args, kwargs = pytree.tree_map(_copied, (args, dict(kwargs)))
     with torch.no_grad():
         return outputs(model(*args, **kwargs))
 
 
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
 def difference(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Largest absolute difference, and the same relative to the largest entry; infinite where shapes differ."""
+    """Largest absolute difference, and the same relative to the largest entry; infinite where
+    shapes differ.
+    """
     if expected.shape != found.shape:
         return float("inf"), float("inf")
     if expected.size == 0:
         return 0.0, 0.0
-    a, b = (np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64) for x in (expected, found))
+    a, b = (
+        np.asarray(x, np.complex128 if np.iscomplexobj(x) else np.float64)
+        for x in (expected, found)
+    )
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(a - b))
@@ -170,7 +232,9 @@ def difference(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> t
 
 
 def _close(expected: Any, found: Any, rtol: float, atol: float) -> bool:
-    return expected.shape == found.shape and bool(np.allclose(found, expected, rtol=rtol, atol=atol, equal_nan=True))
+    return expected.shape == found.shape and bool(
+        np.allclose(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+    )
 
 
 def _is_round_off(expected: list[Any], found: list[Any], exact: list[Any]) -> bool:
@@ -186,7 +250,9 @@ def _widened(leaf: Any) -> Any:
 
 
 def _tripled(leaf: Any) -> Any:
-    """A batch three times as large, its parts in different order along the other axes so that they differ."""
+    """A batch three times as large, its parts in different order along the other axes so that they
+    differ.
+    """
     if not isinstance(leaf, torch.Tensor) or not leaf.dim():
         return leaf
     turned = leaf.flip(-1) if leaf.dim() > 1 else leaf
@@ -194,7 +260,9 @@ def _tripled(leaf: Any) -> Any:
 
 
 def _add_noise(model: torch.nn.Module) -> None:
-    """Moves every weight a little, so that fresh zeros and ones hide no mistake; variances stay positive."""
+    """Moves every weight a little, so that fresh zeros and ones hide no mistake; variances stay
+    positive.
+    """
     generator = torch.Generator().manual_seed(0)
     seen: set[int] = set()
     for tensor in model.state_dict(keep_vars=True).values():
@@ -210,8 +278,12 @@ def _add_noise(model: torch.nn.Module) -> None:
 class _Float32IsFloat64(TorchFunctionMode):
     """Lets a model that names float32 in its source run in float64 throughout."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = pytree.tree_map(lambda x: torch.float64 if x is torch.float32 else x, (args, kwargs or {}))
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = pytree.tree_map(
+            lambda x: torch.float64 if x is torch.float32 else x, (args, kwargs or {})
+        )
         if function is torch.Tensor.float:
             function = torch.Tensor.double
         return function(*args, **kwargs)
@@ -219,7 +291,9 @@ class _Float32IsFloat64(TorchFunctionMode):
 
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
-    """Both sides compute in float64: PyTorch's default dtype and explicit float32, and JAX's 64-bit types."""
+    """Both sides compute in float64: PyTorch's default dtype and explicit float32, and JAX's 64-bit
+    types.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,4 +1,6 @@
-"""The weight map: where each tensor of a state_dict lives in the variables, and how it is turned on the way."""
+"""The weight map: where each tensor of a state_dict lives in the variables, and how it is turned on
+the way.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,9 @@ import torch
 from linstock.bridge._errors import ConversionError
 
 Array = np.ndarray[Any, Any]
+# A row has a field `torch`, which would hide the module in its own annotations.
+Dtype = torch.dtype
+FLOAT32 = torch.float32
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class WeightRow:
         flax: Path in the variables, collection first.
         shape: Shape of the torch tensor.
         part: First and last+1 entry along axis 0, where the variable is a part of the tensor.
-        split: Shape that the part is given before its axes are moved, where that differs from its own.
+        split: Shape that the part is given before its axes are moved, where that differs from its
+            own.
         order: Which axis of the (split) tensor each axis of the variable is.
         joined: Shape that the variable has in the end, where axes are merged.
         persistent: Whether the tensor is in the state_dict.
@@ -36,7 +42,7 @@ class WeightRow:
     order: tuple[int, ...] | None = None
     joined: tuple[int, ...] | None = None
     persistent: bool = True
-    dtype: torch.dtype = torch.float32
+    dtype: Dtype = FLOAT32
 
     def to_flax(self, tensor: Array) -> Array:
         """The variable that a torch tensor becomes."""
@@ -64,8 +70,8 @@ class WeightMap:
 
     Attributes:
         rows: One a variable.
-        kept: Tensors of the state_dict that have no place in the variables (counters of batch norm, weights that
-            the model never uses), by name: `to_torch` gives them back as they were.
+        kept: Tensors of the state_dict that have no place in the variables (counters of batch norm,
+            weights that the model never uses), by name: `to_torch` gives them back as they were.
         fixed: Tensors of the model that are not in its state_dict, by name: `to_flax` adds them.
     """
 
@@ -161,8 +167,10 @@ def _first_present(row: WeightRow, state_dict: Mapping[str, torch.Tensor]) -> to
             tensor = state_dict[name]
             if tuple(tensor.shape) != row.shape:
                 raise ConversionError(
-                    f"`{name}` has shape {list(tensor.shape)}, and the model's has {list(row.shape)}",
-                    todo="load a checkpoint of the same configuration, or convert the model that it belongs to",
+                    f"`{name}` has shape {list(tensor.shape)}, and the model's "
+                    f"has {list(row.shape)}",
+                    todo="load a checkpoint of the same configuration, or convert the model that "
+                    "it belongs to",
                 )
             return tensor
     raise ConversionError(
