@@ -140,8 +140,38 @@ def test_a_data_descriptor_may_stand_behind_a_field():
     assert Sized(-3).size == 0
 
 
+def test_a_function_as_a_default_stays_the_function():
+    assert nn.Dense.bias_init is nn.initializers.zeros
+    assert nn.Dense(3).promote_dtype is nn.dtypes.promote_dtype
+    assert nn.MultiHeadAttention(2).attention_fn is nn.dot_product_attention
+
+
+def test_fields_may_be_called_like_things_of_python():
+    class Odd(nn.Module):
+        fields: int
+        dict: int
+        object: int = 3
+
+    assert (Odd(1, 2).fields, Odd(1, 2).dict, Odd(1, 2).object) == (1, 2, 3)
+
+
+def test_calls_can_be_left_out_of_the_name_stack():
+    def stack():
+        jaxpr = jax.make_jaxpr(lambda x: nn.Dropout(1.0, deterministic=False).apply({}, x))(X)
+        return str(jaxpr.eqns[0].source_info.name_stack)
+
+    with nn.override_named_call(False):
+        assert stack() == ""
+    assert stack() == "Dropout"
+    nn.disable_named_call()
+    try:
+        assert stack() == ""
+    finally:
+        nn.enable_named_call()
+
+
 def test_generated_init_can_be_stepped_into():
-    assert "fields['features'] = features" in inspect.getsource(nn.Dense.__init__)
+    assert "_values['features'] = features" in inspect.getsource(nn.Dense.__init__)
 
 
 # ---- Equality, hash, repr, copies

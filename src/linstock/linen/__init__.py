@@ -48,6 +48,9 @@ from linstock.linen._binding import init_with_output as init_with_output
 from linstock.linen._binding import intercept_methods as intercept_methods
 from linstock.linen._combinators import Sequential as Sequential
 from linstock.linen._context import InterceptorContext as InterceptorContext
+from linstock.linen._context import disable_named_call as disable_named_call
+from linstock.linen._context import enable_named_call as enable_named_call
+from linstock.linen._context import override_named_call as override_named_call
 from linstock.linen._conv import Conv as Conv
 from linstock.linen._conv import ConvLocal as ConvLocal
 from linstock.linen._conv import ConvTranspose as ConvTranspose

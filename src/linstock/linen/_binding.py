@@ -14,7 +14,7 @@ from linstock import core, errors
 from linstock.core import CollectionFilter, DenyList, Scope
 from linstock.linen._context import CONTEXT, Interceptor
 from linstock.linen._methods import incomplete
-from linstock.linen._submodules import is_module, map_submodules
+from linstock.linen._submodules import map_submodules, may_hold_modules
 
 if TYPE_CHECKING:
     from linstock.linen._module import CaptureIntermediates, Module
@@ -189,8 +189,7 @@ def clone(
             return clones[identity]
 
         for name, value in fields.items():
-            holder = is_module(value) or isinstance(value, (list, tuple, Mapping))
-            if holder and not _is_flat(value):
+            if may_hold_modules(value) and not _is_flat(value):
                 fields[name] = map_submodules(clone_once, value)
     return type(module)(**{**fields, "name": module.name, "parent": parent, **updates})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,3 +45,23 @@ class _CallContext(threading.local):
 
 
 CONTEXT = _CallContext()
+
+
+def enable_named_call() -> None:
+    """Shows module calls in the name stacks of traces, and so in profiles; that is the default."""
+    CONTEXT.named_calls = True
+
+
+def disable_named_call() -> None:
+    """Leaves module calls out of the name stacks of traces."""
+    CONTEXT.named_calls = False
+
+
+@contextlib.contextmanager
+def override_named_call(enable: bool = True) -> Iterator[None]:
+    """Enables or disables named calls inside the `with` block."""
+    before, CONTEXT.named_calls = CONTEXT.named_calls, enable
+    try:
+        yield
+    finally:
+        CONTEXT.named_calls = before

@@ -118,7 +118,7 @@ def _write_init(cls: type[Any], fields: dict[str, dataclasses.Field[Any]]) -> Ca
     parameters = ["self", *positional, *(["*"] if keyword else []), *keyword]
     lines = [
         f"def __init__({', '.join(parameters)}):",
-        " fields = self.__dict__",
+        " _values = self.__dict__",
         *body,
         f" self.__post_init__({', '.join(init_vars)})",
     ]
@@ -161,7 +161,7 @@ def _value(f: dataclasses.Field[Any], scope: dict[str, Any]) -> str | None:
 def _assignment(cls: type[Any], name: str, value: str) -> str:
     if hasattr(inspect.getattr_static(cls, name, None), "__set__"):
         return f" _object_setattr(self, {name!r}, {value})"
-    return f" fields[{name!r}] = {value}"
+    return f" _values[{name!r}] = {value}"
 
 
 def _check_order(cls: type[Any], positional: list[str]) -> None:

@@ -44,9 +44,13 @@ def nowrap(fun: F) -> F:
 
 
 def wrap_methods(cls: type[Any]) -> None:
-    """Replaces the methods that a class itself defines by ones that open a call of the module."""
+    """Replaces the methods that a class itself defines by ones that open a call of the module.
+
+    A function that is the default of a field is no method.
+    """
+    skipped = _NEVER_WRAPPED | cls.__dataclass_fields__.keys()
     for name, member in list(vars(cls).items()):
-        if name in _NEVER_WRAPPED or getattr(member, "nowrap", False):
+        if name in skipped or getattr(member, "nowrap", False):
             continue
         if isinstance(member, types.FunctionType) and not hasattr(member, "method_handler"):
             setattr(cls, name, _wrap(member, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from linstock.linen._fields import (
 from linstock.linen._methods import begin_call, run_setup, wrap_methods
 from linstock.linen._repr import module_repr
 from linstock.linen._state import ModuleState
-from linstock.linen._submodules import adopt, is_module, register
+from linstock.linen._submodules import adopt, is_module, may_hold_modules, register
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
 M = TypeVar("M", bound="Module")
@@ -78,8 +78,8 @@ class Module(ModuleBase):
 
     def __init_subclass__(cls, kw_only: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        wrap_methods(cls)
         cls._field_table = make_dataclass(cls, kw_only)
+        wrap_methods(cls)
 
     # ---- Construction and attributes
 
@@ -104,7 +104,7 @@ class Module(ModuleBase):
         if self.scope is not None:
             for name in self._field_table.names:
                 value = getattr(self, name)
-                if hasattr(value, "__dict__") or isinstance(value, (list, tuple, Mapping)):
+                if may_hold_modules(value):
                     adopt(self, name, value)
             state.attached = True
 

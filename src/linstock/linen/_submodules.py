@@ -20,6 +20,12 @@ def is_module(value: Any) -> bool:
     return hasattr(type(value), "_field_table") and hasattr(value, "_state")
 
 
+def may_hold_modules(value: Any) -> bool:
+    """Whether `value` is a module or something that `map_submodules` looks into."""
+    is_tree = isinstance(value, (list, tuple, Mapping)) or hasattr(type(value), "_is_struct")
+    return is_tree or is_module(value)
+
+
 def map_submodules(fn: Callable[[Module, str], Any], value: Any, suffix: str = "") -> Any:
     """Replaces modules inside nested lists, tuples, dicts and pytree dataclasses.
 
