@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from linstock.bridge._capture import Frame
+from linstock.bridge._frames import Frame
 from linstock.bridge._origins import Origin
 from linstock.bridge._tree import Name, Ref, Tree
 from linstock.bridge._values import Size

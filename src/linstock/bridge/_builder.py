@@ -222,7 +222,13 @@ class Builder:
         axes = tuple(value.order.index(axis) for axis in order)
         stored = tuple(value.stored_shape[axis] for axis in axes)
         tree = _transposed(self.definition(value.tree), value.tree, axes, value.stored_shape)
-        ref = tree if isinstance(tree, Ref) else self.add(tree, stored)
+        if isinstance(tree, Ref):
+            return dataclasses.replace(value, tree=tree, order=order)
+        here = self.origin
+        if isinstance(value.tree, Ref) and value.tree.key in self.body.statements:
+            self.origin = self.body.statements[value.tree.key].origin
+        ref = self.add(tree, stored)
+        self.origin = here
         return dataclasses.replace(value, tree=ref, order=order)
 
     def definition(self, tree: Tree) -> Tree:

@@ -12,6 +12,7 @@ from typing import Any
 
 from linstock.bridge import _fields
 from linstock.bridge._body import TRAIN, Body, Statement
+from linstock.bridge._errors import ConversionError
 from linstock.bridge._tree import (
     Call,
     Const,
@@ -25,6 +26,8 @@ from linstock.bridge._tree import (
     walk,
 )
 from linstock.bridge._values import Size
+
+DECLARATIONS = (Name("self.param"), Name("self.variable"))
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,7 @@ def _resolved(tree: Tree, body: Body, class_of: dict[int, LinenClass]) -> Tree:
             if child is None:
                 return Call(dataclasses.replace(made, owner=owner), args)
             linen_class = class_of[id(child[0])]
+            _check_alike(child, class_of)
             made = Construct(
                 Name(linen_class.name),
                 linen_class.settings_for(child[0]),
@@ -239,6 +243,20 @@ def _resolved(tree: Tree, body: Body, class_of: dict[int, LinenClass]) -> Tree:
         return None
 
     return rewrite(tree, change)
+
+
+def _check_alike(calls: list[Body], class_of: dict[int, LinenClass]) -> None:
+    """Holds the calls of one module against each other: they share one Linen module."""
+    first = class_of[id(calls[0])]
+    for other in calls[1:]:
+        same = class_of[id(other)] is first
+        if not same or first.settings_for(other) != first.settings_for(calls[0]):
+            raise ConversionError(
+                "a module is called several times and computes something else each time",
+                where=f"`{other.frame.path}`, a `{first.torch.__qualname__}`",
+                why="sizes or branches that depend on the call are part of the emitted class",
+                todo="convert with inputs for which the calls agree, or give each call a module",
+            )
 
 
 def _needed(trees: dict[int, Tree], outputs: Iterable[Tree]) -> set[int]:
@@ -522,7 +540,7 @@ def _build(variant: Variant, bodies: list[Body], names: set[str]) -> LinenClass:
     base = variant.base
     members = [bodies[i] for i in variant.members]
     modules = [body.frame.module for body in members]
-    solver = _fields.Solver(modules, _shapes_by_base(variant), base.args)
+    solver = _fields.Solver(modules, _shapes_by_base(variant), base.args, _members(variant))
     present = [[kept[start] is not None for kept in variant.kept] for start, _ in variant.runs]
     flags = [
         solver.flag(vector, _hints(base, run))
@@ -586,6 +604,19 @@ def _shapes_by_base(variant: Variant) -> list[dict[Ref, tuple[Size, ...]]]:
                 shapes[choice.taken] = shapes[choice.otherwise]
         found.append(shapes)
     return found
+
+
+def _members(variant: Variant) -> set[str]:
+    """Names of the submodules and variables of a class."""
+    names = set()
+    for prepared in variant.prepared:
+        for statement in prepared.statements:
+            for part in walk(statement.tree):
+                if isinstance(part, Construct) and isinstance(part.name, Const):
+                    names.add(str(part.name.value))
+                if isinstance(part, Call) and part.function in DECLARATIONS:
+                    names.update(str(arg.value) for arg in part.args[:2] if isinstance(arg, Const))
+    return names
 
 
 def _hints(base: Prepared, run: tuple[int, int]) -> list[str]:

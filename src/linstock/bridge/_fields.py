@@ -30,9 +30,11 @@ from linstock.bridge._tree import (
     children,
 )
 from linstock.bridge._values import Size
+from linstock.linen import Module
 
 ABSENT = object()
-RESERVED = {"name", "parent", "scope", "train", "params", "variables", "path", "setup", "training"}
+# Names that mean something else on a Linen module or in `__call__`.
+RESERVED = {*dir(Module), "name", "parent", "scope", "train", "params", "training"}
 
 
 @dataclass
@@ -116,14 +118,21 @@ class Solver:
         modules: Sequence[nn.Module],
         shapes: Sequence[dict[Ref, tuple[Size, ...]]],
         args: dict[int, str],
+        members: set[str],
     ) -> None:
-        """Looks at the instances' torch modules, the shapes of their values, and the arguments'
-        names.
+        """Looks at the instances' torch modules, the shapes of their values, and names in use.
+
+        Args:
+            modules: The torch module of each instance.
+            shapes: The stored shapes of each instance's values.
+            args: Key -> name of the arguments of `__call__`.
+            members: Names of submodules and variables, which a field cannot have too.
         """
         self.modules = modules
         self.shapes = shapes
         self.args = args
         self.fields: dict[str, ClassField] = {}
+        self.members = members
         self.flags: list[ClassField] = []
 
     def finished(self) -> list[ClassField]:
@@ -138,7 +147,7 @@ class Solver:
             if list(known.values) == present:
                 return Field(known.name)
         name = self._attribute_that_is(present) or self._flag_name(hints)
-        made = ClassField(self._free(name), list(present), False, True)
+        made = ClassField(self._free(name, is_flag=True), list(present), False, True)
         self.fields[made.name] = made
         self.flags.append(made)
         return Field(made.name)
@@ -288,7 +297,7 @@ class Solver:
                 matching.append(name)
         return likely if likely in matching else next(iter(matching), None)
 
-    def _free(self, name: str, owner: str = "") -> str:
+    def _free(self, name: str, owner: str = "", *, is_flag: bool = False) -> str:
         """A valid field name that is not taken."""
         name = re.sub(r"\W", "_", name)
         if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
@@ -296,8 +305,10 @@ class Solver:
         prefix = re.sub(r"\W", "_", owner)
         if name in self.fields and prefix and not prefix[0].isdigit():
             name = f"{prefix}_{name}"
+        if name in self.members:
+            name = f"has_{name}" if is_flag else f"{name}_setting"
         candidate, number = name, 2
-        while candidate in self.fields:
+        while candidate in self.fields or candidate in self.members:
             candidate, number = f"{name}{number}", number + 1
         return candidate
 

@@ -5,6 +5,7 @@ tensor gives later readers the written value; a write through a view is also wri
 is a view of, and other views of that are taken anew.
 """
 
+import functools
 from operator import getitem
 from typing import Any
 
@@ -12,21 +13,52 @@ import torch
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
+# These give back the same tensor, not a copy, where nothing has to change.
+NO_CHANGE = ("aten.to.", "aten.contiguous.", "aten.type_as.", "aten.alias.", "aten.detach.")
 
 
-def functionalize(graph: Graph) -> None:
+def functionalize(graph: Graph) -> tuple[set[str], dict[Node, Node]]:
     """Rewrites `graph` so that no node changes the value of another, and drops what nothing reads.
 
     Nodes keep their in-place overloads (`aten.relu_.default`), which a lowering reads as the
     functional twin.
+
+    Returns:
+        Names of the placeholders that are written to, buffers whose new value would outlive the
+        call; and for each node that gives back what it was given, that node.
     """
+    replaced: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        source = _given_back(node)
+        if source is not None:
+            node.replace_all_uses_with(source)
+            replaced[node] = replaced.get(source, source)
+    written: set[str] = set()
     for node in list(graph.nodes):
         if node.op == "call_function":
-            for written in _written_arguments(node):
-                _propagate(graph, written, node, node)
+            for argument in _written_arguments(node):
+                written.add(_storage(argument).name)
+                _propagate(graph, argument, node, node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
             graph.erase_node(node)
+    return written, replaced
+
+
+def _storage(node: Node) -> Node:
+    """What a view is in the end a view of."""
+    source = _view_source(node)
+    return node if source is None else _storage(source)
+
+
+def _given_back(node: Node) -> Node | None:
+    """What a node gives back unchanged: a cast to the dtype that is there already, and the like."""
+    if not any(str(node.target).startswith(name) for name in NO_CHANGE):
+        return None
+    source = node.args[0]
+    assert isinstance(source, Node)
+    before, after = source.meta["val"], node.meta["val"]
+    return source if before.dtype == after.dtype and before.shape == after.shape else None
 
 
 def _written_arguments(node: Node) -> list[Node]:
@@ -52,7 +84,7 @@ def _propagate(graph: Graph, old: Node, new: Node, at: Node) -> None:
         is_view = view is not new and view.op == "call_function" and _view_source(view) is old
         if is_view and any(user in later for user in view.users):
             with graph.inserting_after(at):
-                again = graph.node_copy(view, lambda node, view=view: new if node is old else node)
+                again = graph.node_copy(view, functools.partial(_replaced, old=old, new=new))
             _propagate(graph, view, again, again)
     source = _view_source(old)
     if source is not None and any(user in later for user in source.users):
@@ -62,6 +94,10 @@ def _propagate(graph: Graph, old: Node, new: Node, at: Node) -> None:
             if restored is not new:
                 restored.meta = {**at.meta, "val": source.meta["val"]}
             _propagate(graph, source, restored, restored)
+
+
+def _replaced(node: Node, old: Node, new: Node) -> Node:
+    return new if node is old else node
 
 
 def _nodes_after(node: Node) -> set[Node]:

@@ -65,7 +65,7 @@ def _shape(line: Line) -> Any:
 
 # What a reader pays for a loop's head, for a value that depends on the turn, and for a table of
 # such values.
-HEAD, VARIED, TABLE = 1.0, 0.7, 1.0
+HEAD, VARIED, TABLE = 0.9, 0.7, 1.0
 
 
 def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | None:

@@ -11,8 +11,9 @@ from torch.fx import Node
 from linstock.bridge import _state
 from linstock.bridge._body import Body
 from linstock.bridge._builder import Builder, dtype_name
-from linstock.bridge._capture import NODE_TAG, Capture, Frame
+from linstock.bridge._capture import Capture
 from linstock.bridge._errors import LoweringError, Missing, UnsupportedError
+from linstock.bridge._frames import Frame
 from linstock.bridge._layers import Pair, channels_last_order, find_pair
 from linstock.bridge._origins import Origin, origin_of_node, origin_of_site
 from linstock.bridge._rows import Row, find_row, key_of
@@ -32,8 +33,10 @@ from linstock.bridge._tree import (
 )
 from linstock.bridge._values import Folded, Parameter, Size, Value, shape_of, size_of
 from linstock.bridge._weights import WeightRow
+from linstock.linen import Module
 
 # Arguments of the ATen schema that say nothing about the numbers.
+RESERVED = {*dir(Module), "name", "parent", "scope", "params"}  # what a submodule cannot be called
 IRRELEVANT = {
     "device",
     "layout",
@@ -54,7 +57,6 @@ class Model:
     layout: str
     state: State
     events: dict[Frame, list[Node | Frame]]
-    node_of_tag: dict[int, Node]
     missing: list[Missing] = field(default_factory=list)
     rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -90,13 +92,11 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     Raises:
         UnsupportedError: Some operations have no lowering; all of them are listed.
     """
-    graph = capture.program.graph
     shared = Model(
         capture,
         layout,
         State(model, capture.program),
         _events(capture),
-        {node.meta[NODE_TAG]: node for node in graph.nodes if NODE_TAG in node.meta},
     )
     root = FrameLowering(shared, capture.root, None, ())
     inputs = root.take_inputs(_image_inputs(capture) if layout == "channels_last" else set())
@@ -262,7 +262,8 @@ class FrameLowering(Builder):
         if frame is self.frame:
             return "layer"
         prefix = self.frame.path + "." if self.frame.path else ""
-        return frame.path.removeprefix(prefix).replace(".", "_")
+        name = frame.path.removeprefix(prefix).replace(".", "_")
+        return f"{name}_" if name in RESERVED else name
 
     def is_written_in_place(self, frame: Frame, owned: bool) -> bool:
         """Whether a call's steps are written where it is called, without a class of its own."""
@@ -345,8 +346,8 @@ class FrameLowering(Builder):
             for node in inside
             if not is_size(node) and any(user not in members for user in node.users)
         ]
-        rank = {tag: i for i, tag in enumerate(frame.outputs)}
-        return sorted(used, key=lambda node: rank.get(node.meta.get(NODE_TAG, -1), len(rank)))
+        rank = {node: i for i, node in enumerate(frame.outputs)}
+        return sorted(used, key=lambda node: rank.get(node, len(rank)))
 
     def nodes_inside(self, frame: Frame) -> Iterator[Node]:
         """All nodes of a call, those of the calls inside it too."""
@@ -478,9 +479,8 @@ class FrameLowering(Builder):
         found = super().find_size(size)
         if found is not None:
             return found
-        for tag in self.frame.arguments:
-            node = self.model.node_of_tag.get(tag)
-            if node is None or is_size(node) or node in self.environment:
+        for node in self.frame.arguments:
+            if is_size(node) or node in self.environment:
                 continue
             if size in shape_of(node.meta["val"]) and isinstance(self.value_of(node), Value):
                 found = super().find_size(size)
@@ -497,10 +497,9 @@ class FrameLowering(Builder):
 
     def input_of(self, frame: Frame) -> Value:
         """The first tensor that a call was given."""
-        nodes = [self.model.node_of_tag.get(tag) for tag in frame.arguments]
-        if not nodes or nodes[0] is None:
+        if not frame.arguments:
             raise LoweringError("its input is not a tensor of the graph")
-        value = self.value_of(nodes[0])
+        value = self.value_of(next(iter(frame.arguments)))
         assert isinstance(value, Value)
         return value
 
@@ -524,7 +523,7 @@ class FrameLowering(Builder):
         for key, tree in self.passed.items():
             if tree == outer.tree:
                 return dataclasses.replace(outer, tree=Ref(key))
-        name = self.frame.arguments.get(node.meta.get(NODE_TAG, -1)) or self.parent.name_of(outer)
+        name = self.frame.arguments.get(node) or self.parent.name_of(outer)
         return self.passed_down(outer, name)
 
     def name_of(self, value: Value) -> str:
@@ -537,8 +536,10 @@ class FrameLowering(Builder):
         if statement is None or statement.origin is None or not statement.origin.targets:
             return statement.hint if statement else "x"
         targets = statement.origin.targets
-        part = getattr(tree, "part", None) or 0
-        return targets[part] if part < len(targets) and targets[part] else statement.hint
+        part = getattr(tree, "part", None)
+        if part is not None and len(targets) == 1:
+            return f"{targets[0]}_{part}"
+        return targets[part or 0] if (part or 0) < len(targets) else statement.hint
 
     def add_argument(self, name: str, value: Value, outer: Tree) -> Tree:
         """A new argument of `__call__`; `outer` is what the caller passes."""
@@ -563,7 +564,7 @@ class FrameLowering(Builder):
                 channels_last_order(len(shape)) if node.name in images and len(shape) > 2 else None
             )
             value = Value(None, shape, tensor.dtype, order or ())
-            name = self.frame.arguments.get(node.meta.get(NODE_TAG, -1), node.name)
+            name = self.frame.arguments.get(node, node.name)
             value = dataclasses.replace(value, tree=self.add_argument(name, value, Const(None)))
             self.environment[node] = value
             inputs.append((name, value))
@@ -610,6 +611,7 @@ class FrameLowering(Builder):
         if holding is None:
             prefix = self.frame.path + "." if self.frame.path else ""
             local = (name or tensor.names[0]).removeprefix(prefix).replace(".", "_")
+            local = f"{local}_" if local in RESERVED else local
             if tensor.kind == "constant" and self.frame.path:
                 local = _last(tensor.names[0])
             collection = "params" if tensor.kind == "parameter" else "buffers"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from linstock.bridge._body import Statement
-from linstock.bridge._classes import LinenClass, Run, Step
+from linstock.bridge._classes import DECLARATIONS, LinenClass, Run, Step
 from linstock.bridge._origins import alias_before
 from linstock.bridge._tree import (
     Attr,
@@ -391,7 +391,7 @@ class _Namer:
                 case Submodule(owner):
                     return Name(self.hoisted[owner])
                 case Construct() if part.owner in self.made_often:
-                    return self._hoist(part, position, lines if lines is not None else self.lines)
+                    return self._hoist(part, position)
                 case Call(Attr(base, "reshape"), args, kwargs) if len(args) > 2:
                     inner = tuple(
                         self._written(arg, position, lines) for arg in self._shortened(args)
@@ -413,7 +413,8 @@ class _Namer:
         assert self.bound.get(name) == ref or self.bound.get(name) is not None, (ref, name)
         return name
 
-    def _hoist(self, made: Construct, position: int, lines: list[Line]) -> Tree:
+    def _hoist(self, made: Construct, position: int) -> Tree:
+        """Makes a submodule once, before any branch, and refers to it from then on."""
         if made.owner not in self.hoisted:
             wanted = _clean(made.owner.replace(".", "_")) or "layer"
             taken = {name for name, ref in self.bound.items() if self._end(ref) > position} | set(
@@ -422,7 +423,7 @@ class _Namer:
             name = wanted if wanted not in taken else f"{wanted}_layer"
             self.hoisted[made.owner] = name
             settings = tuple((key, self._written(value, position)) for key, value in made.settings)
-            lines.append(Assign((name,), dataclasses.replace(made, settings=settings)))
+            self.lines.append(Assign((name,), dataclasses.replace(made, settings=settings)))
         return Name(self.hoisted[made.owner])
 
     def _size(self, dim: Dim) -> Tree:
@@ -491,7 +492,7 @@ def _is_declaration(tree: Tree) -> bool:
     """Whether the tree declares a parameter or variable of the module."""
     if isinstance(tree, Attr):
         tree = tree.base
-    return isinstance(tree, Call) and tree.function in (Name("self.param"), Name("self.variable"))
+    return isinstance(tree, Call) and tree.function in DECLARATIONS
 
 
 def _count_layers(tree: Tree, key: int, linen_class: LinenClass) -> int:

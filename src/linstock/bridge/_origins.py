@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from linstock.bridge._capture import Frame, Site, is_library
+from linstock.bridge._frames import SITE_TAG, Frame, Site, is_library
 
 STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 
@@ -42,6 +42,9 @@ def origin_of_site(site: Site | None) -> Origin | None:
 
 def origin_of_node(node: torch.fx.Node) -> Origin | None:
     """The innermost statement outside torch's own code that made `node`."""
+    site = node.meta.get(SITE_TAG)
+    if site is not None:
+        return _origin(site.file, site.line)
     lines = STACK_LINE.findall(node.meta.get("stack_trace") or "")
     for file, line in reversed(lines):
         if not is_library(file):

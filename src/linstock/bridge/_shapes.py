@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 
 from linstock.bridge._builder import Builder
-from linstock.bridge._tree import Attr, Call, Const, Index, Op, Ref, Seq, Span, Tree, method
+from linstock.bridge._tree import Attr, Call, Const, Index, Name, Op, Ref, Seq, Span, Tree, method
 from linstock.bridge._values import Folded, Iota, Parameter, Size, Value
 
 Group = tuple[list[int], list[int]]
@@ -274,6 +274,13 @@ def remove_axis(build: Builder, value: Value, axis: int) -> Value:
             del items[at]
             return dataclasses.replace(made, tree=_indexed(build, definition.base, items, made))
     return dataclasses.replace(made, tree=build.add(method(tree, "squeeze", at), made.stored_shape))
+
+
+def items_at(position: int, rank: int, item: Tree) -> tuple[Tree, ...]:
+    """The items of an index that touches one axis only."""
+    if position == rank - 1 and position >= 2:
+        return (Name("..."), item)
+    return (*[Span()] * position, item)
 
 
 def is_view(index: Index) -> bool:

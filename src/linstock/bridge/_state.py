@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from linstock.bridge._capture import Frame
+from linstock.bridge._frames import Frame
 from linstock.bridge._layers import Pair
 from linstock.bridge._values import Facet, Fill, Iota, Parameter, Value, shape_of
 from linstock.bridge._weights import WeightRow

@@ -1,0 +1,211 @@
+"""Frames: the calls of modules that a model makes while `torch.export` traces it."""
+
+import contextlib
+import inspect
+import itertools
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx.experimental import proxy_tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+# A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
+NODE_TAG = "linstock_node"
+FRAME_TAG = "linstock_frame"
+SITE_TAG = "linstock_site"
+# Called in eval mode, these give back the very tensor that they were given; the tracer would then
+# take later uses of that tensor for uses of the result.
+GIVE_BACK = {
+    getattr(torch.nn.functional, name)
+    for name in (
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A line of the user's source."""
+
+    file: str
+    line: int
+
+
+@dataclass(eq=False)
+class Frame:
+    """One call of one module.
+
+    Attributes:
+        module: The torch module.
+        path: Its path in the model, `""` for the model itself.
+        parent: The frame of the caller.
+        arguments: Graph node -> the name of the `forward` argument that it was passed as.
+        outputs: The nodes that `forward` returned, in order.
+        site: The caller's line.
+        calls: The frames of the calls made inside, in order.
+    """
+
+    module: torch.nn.Module
+    path: str
+    parent: "Frame | None"
+    arguments: dict[torch.fx.Node, str] = field(default_factory=dict)
+    outputs: list[torch.fx.Node] = field(default_factory=list)
+    site: Site | None = None
+    calls: list["Frame"] = field(default_factory=list)
+
+    @property
+    def relative_path(self) -> str:
+        """The module's path as its caller writes it."""
+        above = self.parent.path if self.parent else ""
+        return self.path.removeprefix(above + ".") if above else self.path
+
+
+class Recorder:
+    """Listens to module calls while `torch.export` traces, and tags the nodes that each makes."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.frames: list[Frame] = []
+        self.given: list[dict[int, str]] = []
+        self.returned: list[list[int]] = []
+        self.stack: list[int] = []
+        self.tags = itertools.count()
+        self.paths = {id(module): path for path, module in model.named_modules()}
+
+    def tag_new_nodes(self) -> None:
+        for node in reversed(self.graph().nodes):
+            if NODE_TAG in node.meta:
+                break
+            node.meta[NODE_TAG] = next(self.tags)
+            node.meta[FRAME_TAG] = self.stack[-1] if self.stack else 0
+
+    @staticmethod
+    def graph() -> torch.fx.Graph:
+        mode = proxy_tensor.get_proxy_mode()
+        assert mode is not None
+        return mode.tracer.graph
+
+    @staticmethod
+    def tag_of(tensor: torch.Tensor) -> int | None:
+        mode = proxy_tensor.get_proxy_mode()
+        assert mode is not None
+        slot = proxy_tensor.get_proxy_slot(tensor, mode.tracer, None)
+        return None if slot is None else slot.proxy.node.meta.get(NODE_TAG)
+
+    def enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if proxy_tensor.get_proxy_mode() is None:
+            return
+        self.tag_new_nodes()
+        parent = self.frames[self.stack[-1]] if self.stack else None
+        frame = Frame(module, self.paths.get(id(module), ""), parent, site=_calling_site())
+        given: dict[int, str] = {}
+        for name, tensor in _named_tensors(module, args, kwargs):
+            tag = self.tag_of(tensor)
+            if tag is not None:
+                given.setdefault(tag, name)
+        if parent:
+            parent.calls.append(frame)
+        self.stack.append(len(self.frames))
+        self.frames.append(frame)
+        self.given.append(given)
+        self.returned.append([])
+
+    def leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if proxy_tensor.get_proxy_mode() is None or not self.stack:
+            return
+        self.tag_new_nodes()
+        number = self.stack.pop()
+        assert self.frames[number].module is module
+        for leaf in pytree.tree_leaves(output):
+            tag = self.tag_of(leaf) if isinstance(leaf, torch.Tensor) else None
+            if tag is not None:
+                self.returned[number].append(tag)
+
+    def finish(self, node_of_tag: Mapping[int, torch.fx.Node]) -> None:
+        """Fills in the frames' arguments and outputs, once the final graph is known."""
+        for frame, given, returned in zip(self.frames, self.given, self.returned, strict=True):
+            for tag, name in given.items():
+                if tag in node_of_tag:
+                    frame.arguments.setdefault(node_of_tag[tag], name)
+            frame.outputs = [node_of_tag[tag] for tag in returned if tag in node_of_tag]
+
+    @contextlib.contextmanager
+    def listening(self, model: torch.nn.Module) -> Iterator[None]:
+        handles = []
+        for module in model.modules():
+            handles.append(module.register_forward_pre_hook(self.enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(self.leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Watcher(TorchFunctionMode):
+    """Tags the nodes that each torch function makes with the line that called it."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if proxy_tensor.get_proxy_mode() is None:
+            return function(*args, **(kwargs or {}))
+        if function in GIVE_BACK and args:
+            args = (torch.ops.aten.alias.default(args[0]), *args[1:])
+        result = function(*args, **(kwargs or {}))
+        site = None
+        for node in reversed(Recorder.graph().nodes):
+            if SITE_TAG in node.meta or node.op == "placeholder":
+                break
+            site = site or _calling_site()
+            node.meta[SITE_TAG] = site
+        return result
+
+
+def _named_tensors(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {f"argument_{i}": arg for i, arg in enumerate(args)} | dict(kwargs)
+    for name, value in bound.items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
+            continue
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, torch.Tensor):
+                yield _argument_name(name, path), leaf
+
+
+def _argument_name(name: str, path: Sequence[Any]) -> str:
+    keys = [str(getattr(key, "key", getattr(key, "idx", key))) for key in path]
+    last = keys[-1] if keys else ""
+    return last if last.isidentifier() else "_".join([name, *keys])
+
+
+def is_library(file: str) -> bool:
+    """Whether a source file is part of torch itself, whose lines tell a reader nothing about the
+    model.
+    """
+    return "/torch/" in file or file.startswith(("torch/", "<"))
+
+
+def _calling_site() -> Site | None:
+    """The innermost line outside torch's own code."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not is_library(name) and name != __file__:
+            return Site(name, frame.f_lineno)
+        frame = frame.f_back
+    return None
