@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from linstock.bridge._body import Statement
 from linstock.bridge._classes import DECLARATIONS, LinenClass, Run, Step
-from linstock.bridge._origins import alias_before
+from linstock.bridge._origins import Origin, alias_before
 from linstock.bridge._tree import (
     Attr,
     Call,
@@ -307,9 +307,21 @@ class _Namer:
             if not name and len(targets) == 1 and targets[0]:
                 fallback = f"{targets[0]}_{part}"
             return _clean(name) or fallback
+        outer = statement.origin.outer if statement.origin is not None else None
+        if outer is not None and len(outer.targets) == 1 and self._ends(outer) is statement:
+            targets = outer.targets
         if targets:
             name = targets[0]
         return _clean(name) or self._name_read(statement) or _clean(statement.hint) or "x"
+
+    def _ends(self, outer: Origin) -> Statement:
+        """The last step that a statement of `forward` makes inside the functions that it calls."""
+        same = [
+            step.statement
+            for step in self.linen_class.steps
+            if step.statement.origin is not None and step.statement.origin.outer == outer
+        ]
+        return same[-1]
 
     def _name_read(self, statement: Statement) -> str:
         """The name of what a layer reads, which goes on as the layer's result where the source has

@@ -3,6 +3,7 @@ assigns.
 """
 
 import ast
+import dataclasses
 import functools
 import linecache
 import re
@@ -24,12 +25,14 @@ class Origin:
         line: The line that ran.
         statement: First line of the statement that the line belongs to.
         targets: Names that the statement assigns, in order; empty for `return` and the like.
+        outer: Where the line is in a function that `forward` calls, the statement of `forward`.
     """
 
     file: str
     line: int
     statement: int
     targets: tuple[str, ...]
+    outer: "Origin | None" = None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -43,8 +46,16 @@ def origin_of_site(site: Site | None) -> Origin | None:
 def origin_of_node(node: torch.fx.Node) -> Origin | None:
     """The innermost statement outside torch's own code that made `node`."""
     site = node.meta.get(SITE_TAG)
+    called = _forward_line(node)
     if site is not None:
-        return _origin(site.file, site.line)
+        inner = _origin(site.file, site.line)
+        is_inside = called is not None and called != inner
+        return dataclasses.replace(inner, outer=called) if is_inside else inner
+    return called
+
+
+def _forward_line(node: torch.fx.Node) -> Origin | None:
+    """The innermost statement of a `forward` that made `node`; the exporter keeps no other lines."""
     lines = STACK_LINE.findall(node.meta.get("stack_trace") or "")
     for file, line in reversed(lines):
         if not is_library(file):

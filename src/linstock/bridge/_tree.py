@@ -1,5 +1,6 @@
 """A small tree of Python expressions and its one printer."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -344,8 +345,7 @@ def _print_settings(
 
 def _print_const(value: Any) -> tuple[str, int]:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"', ATOM
+        return json.dumps(value, ensure_ascii=False), ATOM
     if isinstance(value, float):
         return _print_float(value)
     if isinstance(value, tuple):
@@ -386,7 +386,8 @@ def _print_fstring(parts: tuple[Tree, ...]) -> str:
     pieces = []
     for part in parts:
         if isinstance(part, Const) and isinstance(part.value, str):
-            pieces.append(part.value.replace("{", "{{").replace("}", "}}"))
+            escaped = json.dumps(part.value, ensure_ascii=False)[1:-1]
+            pieces.append(escaped.replace("{", "{{").replace("}", "}}"))
         else:
             pieces.append("{" + text(part) + "}")
     return 'f"' + "".join(pieces) + '"'
