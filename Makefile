@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python docs/demo.py demo/mobilenet_v2_flax
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

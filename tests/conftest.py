@@ -6,5 +6,7 @@ import os
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ["OMP_NUM_THREADS"] = str(max(1, 2 // workers))
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Thousands of small programs are compiled and run once: not optimizing them halves the time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # No test may wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
