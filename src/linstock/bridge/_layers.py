@@ -1,22 +1,23 @@
 """Layer pairs: one declarative row for each torch layer that has a Linen twin.
 
-A row says which setting of one is which of the other, and where each weight goes; both directions read it.
+A row says which setting of one is which of the other, and where each weight goes; both directions
+read it.
 """
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from linstock.bridge._body import TRAIN
 from linstock.bridge._errors import LoweringError
-from linstock.bridge._tree import Call, Const, Construct, Op, Tree
+from linstock.bridge._tree import Call, Const, Construct, Op, Tree, call, literal
 from linstock.bridge._values import Folded, Value
 
 if TYPE_CHECKING:
-    from linstock.bridge._capture import Frame
+    from linstock.bridge._frames import Frame
     from linstock.bridge._lower import FrameLowering
 
 
@@ -60,7 +61,8 @@ class Weight:
         if self.turn is not None:
             return self.turn(module)
         if fold is not None and self.order is not None:
-            # The layer reads an axis flattened in another order than PyTorch's: [out, c*h*w] -> [h*w*c, out].
+            # The layer reads an axis flattened in another order than PyTorch's: [out,
+            # c*h*w] -> [h*w*c, out].
             out = read(module, self.torch).shape[0]
             inner = tuple(1 + axis for axis in fold.order)
             return {
@@ -81,7 +83,8 @@ class Pair:
         settings: Settings under both names.
         weights: Weights under both names; those that the torch layer has as None are absent.
         apply: Builds the call from the frame's lowering, the frame and the submodule.
-        fixed: Linen settings that no torch setting decides, such as `use_running_average=not train`.
+        fixed: Linen settings that no torch setting decides, such as `use_running_average=not
+            train`.
         refuses: Says of a call that the twin does not cover it.
     """
 
@@ -113,7 +116,9 @@ PAIRS: dict[type[nn.Module], Pair] = {}
 
 
 def find_pair(module: nn.Module) -> Pair | None:
-    """The row of a layer; subclasses have rows of their own or none, because they may compute something else."""
+    """The row of a layer; subclasses have rows of their own or none, because they may compute
+    something else.
+    """
     return PAIRS.get(type(module))
 
 
@@ -147,6 +152,15 @@ def conv_padding(padding: Any) -> Any:
         return padding.upper()
     alike = same_or_tuple(padding)
     return alike if isinstance(alike, int) else tuple((side, side) for side in padding)
+
+
+# PyTorch's names of padding modes, and NumPy's.
+PAD_MODES = {
+    "constant": "constant",
+    "reflect": "reflect",
+    "replicate": "edge",
+    "circular": "wrap",
+}
 
 
 def rounded(number: float) -> float:
@@ -199,6 +213,60 @@ def lookup(build: "FrameLowering", frame: "Frame", construct: Construct) -> Valu
     return build.result(Call(construct, (build.tree(value),)), stretched=value.stretched)
 
 
+def convolution(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Convolutions; a padding other than zeros is a step before them."""
+    module = frame.module
+    if module.padding_mode == "zeros":
+        return channels_last(build, frame, construct)
+    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    order = channels_last_order(value.rank)
+    sides = module._reversed_padding_repeated_twice
+    pairs = tuple(zip(sides[-2::-2], sides[-1::-2], strict=True))
+    widths = ((0, 0), *pairs, (0, 0))
+    padded = call("jnp.pad", build.tree(value, order), widths, mode=PAD_MODES[module.padding_mode])
+    settings = dict(construct.settings) | {"padding": Const(0)}
+    construct = replace(construct, settings=tuple(settings.items()))
+    return build.result(Call(construct, (padded,)), order=order)
+
+
+def transposed_convolution(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """PyTorch's padding takes away from the output; Linen's adds to the spread-out input."""
+    module = frame.module
+    sides = tuple(
+        (step * (size - 1) - pad, step * (size - 1) - pad + more)
+        for size, pad, more, step in zip(
+            module.kernel_size,
+            module.padding,
+            module.output_padding,
+            module.dilation,
+            strict=True,
+        )
+    )
+    settings = (*construct.settings, ("padding", literal(sides)), ("transpose_kernel", Const(True)))
+    return channels_last(build, frame, replace(construct, settings=settings))
+
+
+def whole_channels(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Dropout that draws once for each channel, which axis 1 holds."""
+    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    axes = tuple(sorted(value.position(axis) for axis in range(2, value.rank)))
+    settings = (*construct.settings, ("broadcast_dims", literal(axes)))
+    construct = replace(construct, settings=settings)
+    return build.result(Call(construct, (build.tree(value),)), order=value.order)
+
+
+def bag(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
+    """Embeddings of equally many words for each entry of the batch, reduced."""
+    reduce = {"mean": "jnp.mean", "sum": "jnp.sum", "max": "jnp.max"}[frame.module.mode]
+    words = build.plain(build.input_of(frame))
+    return build.result(call(reduce, Call(construct, (words,)), axis=1))
+
+
+def is_unbatched(build: "FrameLowering", frame: "Frame", spatial: int) -> bool:
+    """Whether an input lacks the batch axis, which PyTorch permits."""
+    return build.input_of(frame).rank != spatial + 2
+
+
 def norm_axes(module: nn.Module) -> int:
     """Number of trailing axes that a layer norm covers."""
     return len(module.normalized_shape)
@@ -234,8 +302,35 @@ for _rank, _conv in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)):
                 Weight("weight", ("kernel",), (*range(2, 2 + _rank), 1, 0)),
                 Weight("bias", ("bias",)),
             ),
-            channels_last,
-            refuses=lambda build, frame: frame.module.padding_mode != "zeros",
+            convolution,
+            refuses=lambda build, frame, rank=_rank: is_unbatched(build, frame, rank),
+        )
+    )
+
+for _rank, _conv in (
+    (1, nn.ConvTranspose1d),
+    (2, nn.ConvTranspose2d),
+    (3, nn.ConvTranspose3d),
+):
+    add_pair(
+        Pair(
+            (_conv,),
+            "ConvTranspose",
+            (
+                Setting("*features", "out_channels"),
+                Setting("*kernel_size", "kernel_size", tuple),
+                Setting("strides", "stride", tuple, default=(1,) * _rank),
+                Setting("kernel_dilation", "dilation", tuple, default=(1,) * _rank),
+                Setting("use_bias", "bias", is_given, default=True),
+            ),
+            (
+                Weight("weight", ("kernel",), (*range(2, 2 + _rank), 1, 0)),
+                Weight("bias", ("bias",)),
+            ),
+            transposed_convolution,
+            refuses=lambda build, frame, rank=_rank: (
+                frame.module.groups != 1 or is_unbatched(build, frame, rank)
+            ),
         )
     )
 
@@ -307,6 +402,51 @@ add_pair(
     )
 )
 
+for _rank, _norm in ((1, nn.InstanceNorm1d), (2, nn.InstanceNorm2d), (3, nn.InstanceNorm3d)):
+    add_pair(
+        Pair(
+            (_norm,),
+            "InstanceNorm",
+            (
+                Setting("epsilon", "eps", default=1e-6),
+                Setting("use_bias", "bias", is_given, default=True),
+                Setting("use_scale", "weight", is_given, default=True),
+            ),
+            (Weight("weight", ("scale",)), Weight("bias", ("bias",))),
+            channels_last,
+            refuses=lambda build, frame, rank=_rank: (
+                frame.module.running_mean is not None or is_unbatched(build, frame, rank)
+            ),
+        )
+    )
+
+add_pair(
+    Pair(
+        (nn.PReLU,),
+        "PReLU",
+        (),
+        (Weight("weight", ("negative_slope",), turn=lambda module: {"joined": ()}),),
+        elementwise,
+        refuses=lambda build, frame: frame.module.num_parameters != 1,
+    )
+)
+
+add_pair(
+    Pair(
+        (nn.EmbeddingBag,),
+        "Embed",
+        (Setting("*num_embeddings", "num_embeddings"), Setting("*features", "embedding_dim")),
+        (Weight("weight", ("embedding",)),),
+        bag,
+        refuses=lambda build, frame: (
+            frame.module.max_norm is not None
+            or frame.module.padding_idx is not None
+            or len(frame.arguments) != 1
+            or build.input_of(frame).rank != 2
+        ),
+    )
+)
+
 add_pair(
     Pair(
         (nn.Embedding,),
@@ -331,14 +471,30 @@ add_pair(
 )
 
 
+for _rank, _dropout in ((1, nn.Dropout1d), (2, nn.Dropout2d), (3, nn.Dropout3d)):
+    add_pair(
+        Pair(
+            (_dropout,),
+            "Dropout",
+            (Setting("*rate", "p"),),
+            (),
+            whole_channels,
+            fixed={"deterministic": Op("not", (TRAIN,))},
+            refuses=lambda build, frame, rank=_rank: (
+                frame.module.p == 0 or is_unbatched(build, frame, rank)
+            ),
+        )
+    )
+
+
 # ---- attention
 
 
 def attention(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
-    """`nn.MultiheadAttention` without averaged weights; PyTorch's default order is `[length, batch, features]`."""
-    named = {
-        name: build.value_of(build.model.node_of_tag[tag]) for tag, name in frame.arguments.items()
-    }
+    """`nn.MultiheadAttention` without averaged weights; PyTorch's default order is `[length, batch,
+    features]`.
+    """
+    named = {name: build.value_of(node) for node, name in frame.arguments.items()}
     batch_first = frame.module.batch_first
     order = (0, 1, 2) if batch_first else (1, 0, 2)
     query = named["query"]
@@ -360,7 +516,7 @@ def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
         or module.in_proj_weight is None
         or module.bias_k is not None
         or module.add_zero_attn
-        or build.model.node_of_tag[next(iter(frame.arguments))].meta["val"].dim() != 3
+        or next(iter(frame.arguments)).meta["val"].dim() != 3
         or _is_causal(build, frame)
     )
 

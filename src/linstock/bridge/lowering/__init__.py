@@ -1,6 +1,9 @@
 """The tables of lowerings, a file a family; importing this package registers them all."""
 
 from linstock.bridge.lowering import (
+    activation as activation,
+)
+from linstock.bridge.lowering import (
     attention as attention,
 )
 from linstock.bridge.lowering import (
@@ -14,6 +17,9 @@ from linstock.bridge.lowering import (
 )
 from linstock.bridge.lowering import (
     index as index,
+)
+from linstock.bridge.lowering import (
+    loss as loss,
 )
 from linstock.bridge.lowering import (
     matmul as matmul,
@@ -31,5 +37,14 @@ from linstock.bridge.lowering import (
     reduce as reduce,
 )
 from linstock.bridge.lowering import (
+    resize as resize,
+)
+from linstock.bridge.lowering import (
+    scatter as scatter,
+)
+from linstock.bridge.lowering import (
     shape as shape,
+)
+from linstock.bridge.lowering import (
+    sort as sort,
 )

@@ -1,37 +1,52 @@
 """Entry by entry: arithmetic, comparisons, activations, casts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from linstock.bridge._builder import Builder, dtype_name
-from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import Row, add_row, lowers
 from linstock.bridge._tree import Call, Const, Name, Op, Tree, call, method
-from linstock.bridge._values import Fill, Iota, Value
+from linstock.bridge._values import Fill, Iota, Size, Value
 
 # ---- one operand: ATen name -> function
 
 UNARY = {
     "abs": "jnp.abs",
+    "absolute": "jnp.abs",
     "acos": "jnp.arccos",
     "acosh": "jnp.arccosh",
+    "angle": "jnp.angle",
+    "arccos": "jnp.arccos",
+    "arccosh": "jnp.arccosh",
+    "arcsin": "jnp.arcsin",
+    "arcsinh": "jnp.arcsinh",
+    "arctan": "jnp.arctan",
+    "arctanh": "jnp.arctanh",
     "asin": "jnp.arcsin",
     "asinh": "jnp.arcsinh",
     "atan": "jnp.arctan",
     "atanh": "jnp.arctanh",
-    "ceil": "jnp.ceil",
+    "conj_physical": "jnp.conj",
+    "conj": "jnp.conj",
     "cos": "jnp.cos",
     "cosh": "jnp.cosh",
+    "deg2rad": "jnp.deg2rad",
+    "digamma": "jax.scipy.special.digamma",
     "erf": "jax.scipy.special.erf",
+    "erfc": "jax.scipy.special.erfc",
     "erfinv": "jax.scipy.special.erfinv",
     "exp": "jnp.exp",
     "exp2": "jnp.exp2",
     "expm1": "jnp.expm1",
-    "floor": "jnp.floor",
+    "i0": "jnp.i0",
+    "imag": "jnp.imag",
     "isfinite": "jnp.isfinite",
     "isinf": "jnp.isinf",
     "isnan": "jnp.isnan",
+    "isneginf": "jnp.isneginf",
+    "isposinf": "jnp.isposinf",
     "lgamma": "jax.scipy.special.gammaln",
     "log": "jnp.log",
     "log10": "jnp.log10",
@@ -40,21 +55,34 @@ UNARY = {
     "log_sigmoid": "nn.log_sigmoid",
     "logical_not": "jnp.logical_not",
     "mish": "jax.nn.mish",
+    "rad2deg": "jnp.rad2deg",
+    "real": "jnp.real",
     "reciprocal": "jnp.reciprocal",
     "relu": "nn.relu",
     "relu6": "nn.relu6",
-    "round": "jnp.round",
     "rsqrt": "jax.lax.rsqrt",
     "selu": "nn.selu",
     "sigmoid": "nn.sigmoid",
+    "sgn": "jnp.sign",
     "sign": "jnp.sign",
+    "signbit": "jnp.signbit",
     "silu": "nn.silu",
     "sin": "jnp.sin",
+    "sinc": "jnp.sinc",
     "sinh": "jnp.sinh",
+    "special_expit": "nn.sigmoid",
+    "special_log_ndtr": "jax.scipy.special.log_ndtr",
+    "special_ndtr": "jax.scipy.special.ndtr",
     "sqrt": "jnp.sqrt",
     "square": "jnp.square",
     "tan": "jnp.tan",
     "tanh": "jnp.tanh",
+}
+ROUNDINGS = {
+    "ceil": "jnp.ceil",
+    "fix": "jnp.trunc",
+    "floor": "jnp.floor",
+    "round": "jnp.round",
     "trunc": "jnp.trunc",
 }
 
@@ -78,6 +106,30 @@ def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
 for _name, _function in UNARY.items():
     add_row(Row(f"aten.{_name}", _unary(_function), frozenset({"elementwise"}), __file__))
 
+
+def _rounding(function: str) -> Any:
+    def lower(build: Builder, self: Value) -> Value:
+        if not self.dtype.is_floating_point:  # JAX would give floats
+            return self
+        return build.elementwise(lambda x: call(function, x), self)
+
+    return lower
+
+
+for _name, _function in ROUNDINGS.items():
+    add_row(Row(f"aten.{_name}", _rounding(_function), frozenset({"elementwise"}), __file__))
+
+
+@lowers("aten.round.decimals", accepts="elementwise")
+def round_decimals(build: Builder, self: Value, decimals: int) -> Value:
+    return build.elementwise(lambda x: call("jnp.round", x, decimals), self)
+
+
+@lowers("aten.frac", accepts="elementwise")
+def frac(build: Builder, self: Value) -> Value:
+    return build.elementwise(lambda x: Op("-", (x, call("jnp.trunc", x))), self)
+
+
 # ---- two operands: ATen name -> operator or function
 
 BINARY = {
@@ -87,19 +139,45 @@ BINARY = {
     "__and__": "&",
     "__or__": "|",
     "__xor__": "^",
+    "__lshift__": "<<",
+    "__rshift__": ">>",
+    "bitwise_left_shift": "<<",
+    "bitwise_right_shift": ">>",
     "eq": "==",
     "ge": ">=",
     "gt": ">",
     "le": "<=",
     "lt": "<",
     "ne": "!=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "not_equal": "!=",
     "mul": "*",
+    "multiply": "*",
     "remainder": "%",
+    "__mod__": "%",
     "floor_divide": "//",
+    "arctan2": "jnp.arctan2",
     "atan2": "jnp.arctan2",
+    "complex": "jax.lax.complex",
+    "copysign": "jnp.copysign",
+    "float_power": "jnp.float_power",
+    "fmax": "jnp.fmax",
+    "fmin": "jnp.fmin",
     "fmod": "jnp.fmod",
+    "gcd": "jnp.gcd",
+    "heaviside": "jnp.heaviside",
+    "hypot": "jnp.hypot",
+    "logaddexp": "jnp.logaddexp",
+    "logaddexp2": "jnp.logaddexp2",
+    "max.other": "jnp.maximum",
     "maximum": "jnp.maximum",
+    "min.other": "jnp.minimum",
     "minimum": "jnp.minimum",
+    "special_xlogy": "jax.scipy.special.xlogy",
+    "xlogy": "jax.scipy.special.xlogy",
     "logical_and": "jnp.logical_and",
     "logical_or": "jnp.logical_or",
     "logical_xor": "jnp.logical_xor",
@@ -126,7 +204,8 @@ def _binary(symbol: str) -> Any:
 def _checked(build: Builder, value: Value, *operands: Any) -> Value:
     """The value in PyTorch's result dtype, where JAX's promotion would give another.
 
-    PyTorch lets a tensor without axes, like a Python number, not widen a tensor with axes; JAX does.
+    In PyTorch a tensor without axes, like a Python number, does not widen one with axes; in JAX it
+    does.
     """
     tensors = [
         operand
@@ -151,7 +230,7 @@ for _name, _symbol in BINARY.items():
 
 
 def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value | None:
-    """What can be said without computing: masks that are true everywhere, counters compared with bounds."""
+    """What can be said without computing: masks true everywhere, counters compared with bounds."""
     if symbol == "&":
         for one, other in ((left, right), (right, left)):
             if isinstance(one, Value) and one.facet == Fill(True) and isinstance(other, Value):
@@ -195,16 +274,6 @@ def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
         return None
     if build.shape[-1] != build.shape[-2]:
         return None
-    tokens = next(
-        (
-            ref
-            for ref, shape in build.body.stored_shapes()
-            if shape == (build.shape[0], build.shape[-1])
-        ),
-        None,
-    )
-    if rank == 4 and build.shape[1] == 1 and tokens is not None:
-        return build.result(call("nn.make_causal_mask", tokens, dtype=Name("bool")))
     size = build.size(build.shape[-1])
     ones = call("jnp.ones", (*(1,) * (rank - 2), size, size), dtype=Name("bool"))
     others = frozenset(axis for axis in range(rank - 2) if build.shape[axis] != 1)
@@ -223,7 +292,7 @@ def add(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
     return _scaled(build, "+", self, other, alpha)
 
 
-@lowers("aten.sub", accepts="elementwise")
+@lowers("aten.sub", "aten.subtract", accepts="elementwise")
 def sub(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
     return _scaled(build, "-", self, other, alpha)
 
@@ -240,7 +309,7 @@ def _scaled(build: Builder, symbol: str, left: Any, right: Any, alpha: Any) -> V
     return _checked(build, build.elementwise(combined, left, right), left, right)
 
 
-@lowers("aten.div", accepts="elementwise")
+@lowers("aten.div", "aten.divide", "aten.true_divide", accepts="elementwise")
 def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None) -> Value:
     def divided(x: Tree, y: Tree) -> Tree:
         match rounding_mode:
@@ -264,12 +333,19 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
 def power(build: Builder, self: Any, exponent: Any) -> Value:
     if isinstance(exponent, float) and exponent.is_integer():
         exponent = int(exponent)
-    if isinstance(self, Value) and exponent == 0.5:
-        return build.elementwise(lambda x: call("jnp.sqrt", x), self)
-    return build.elementwise(lambda x, y: Op("**", (x, y)), self, exponent)
+    if isinstance(self, Value):
+        base = self
+        if exponent == 0.5:
+            return build.elementwise(lambda x: call("jnp.sqrt", _as_float(build, base, x)), base)
+        if not isinstance(exponent, Value):
+            return build.elementwise(
+                lambda x, y: Op("**", (_as_float(build, base, x), y)), base, exponent
+            )
+    value = build.elementwise(lambda x, y: Op("**", (x, y)), self, exponent)
+    return _checked(build, value, self, exponent)
 
 
-@lowers("aten.neg", accepts="elementwise")
+@lowers("aten.neg", "aten.negative", accepts="elementwise")
 def neg(build: Builder, self: Value) -> Value:
     return build.elementwise(lambda x: Op("neg", (x,)), self)
 
@@ -287,7 +363,8 @@ def bitwise_not(build: Builder, self: Value) -> Value:
     accepts="elementwise",
 )
 def where(build: Builder, condition: Value, self: Any, other: Any) -> Value:
-    return build.elementwise(lambda c, x, y: call("jnp.where", c, x, y), condition, self, other)
+    value = build.elementwise(lambda c, x, y: call("jnp.where", c, x, y), condition, self, other)
+    return _checked(build, value, self, other)
 
 
 @lowers("aten.masked_fill", accepts="elementwise")
@@ -304,6 +381,71 @@ def clamp(build: Builder, self: Value, min: Any = None, max: Any = None) -> Valu
     return build.elementwise(lambda x, low, high: call("jnp.clip", x, low, high), self, min, max)
 
 
+@lowers("aten.addcmul", accepts="elementwise")
+def addcmul(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
+    def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
+        return Op("+", (x, _times(value, Op("*", (y, z)))))
+
+    return build.elementwise(lowered, self, tensor1, tensor2)
+
+
+@lowers("aten.addcdiv", accepts="elementwise")
+def addcdiv(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
+    def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
+        return Op("+", (x, _times(value, Op("/", (y, z)))))
+
+    return build.elementwise(lowered, self, tensor1, tensor2)
+
+
+def _times(factor: Any, tree: Tree) -> Tree:
+    return tree if factor == 1 else Op("*", (Const(factor), tree))
+
+
+@lowers("aten.lerp", accepts="elementwise")
+def lerp(build: Builder, self: Value, end: Value, weight: Any) -> Value:
+    def lowered(x: Tree, y: Tree, w: Tree) -> Tree:
+        return Op("+", (x, Op("*", (w, Op("-", (y, x))))))
+
+    return build.elementwise(lowered, self, end, weight)
+
+
+@lowers("aten.isclose", accepts="elementwise")
+def isclose(
+    build: Builder,
+    self: Value,
+    other: Value,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
+) -> Value:
+    settings = {"rtol": rtol, "atol": atol} | ({"equal_nan": True} if equal_nan else {})
+    return build.elementwise(lambda x, y: call("jnp.isclose", x, y, **settings), self, other)
+
+
+@lowers("aten.nan_to_num", accepts="elementwise")
+def nan_to_num(
+    build: Builder,
+    self: Value,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
+) -> Value:
+    given = {"nan": nan, "posinf": posinf, "neginf": neginf}
+    settings = {name: number for name, number in given.items() if number is not None}
+    return build.elementwise(lambda x: call("jnp.nan_to_num", x, **settings), self)
+
+
+@lowers("aten.polar", accepts="elementwise")
+def polar(build: Builder, abs: Value, angle: Value) -> Value:
+    """`r (cos t + i sin t)`."""
+
+    def lowered(r: Tree, t: Tree) -> Tree:
+        parts = (Op("*", (r, call("jnp.cos", t))), Op("*", (r, call("jnp.sin", t))))
+        return call("jax.lax.complex", *parts)
+
+    return build.elementwise(lowered, abs, angle)
+
+
 @lowers("aten.clamp_min", accepts="elementwise")
 def clamp_min(build: Builder, self: Value, min: Any) -> Value:
     return clamp(build, self, min=min)
@@ -312,76 +454,6 @@ def clamp_min(build: Builder, self: Value, min: Any) -> Value:
 @lowers("aten.clamp_max", accepts="elementwise")
 def clamp_max(build: Builder, self: Value, max: Any) -> Value:
     return clamp(build, self, max=max)
-
-
-# ---- activations with settings
-
-
-@lowers("aten.gelu", accepts="elementwise")
-def gelu(build: Builder, self: Value, approximate: str = "none") -> Value:
-    settings = {} if approximate == "tanh" else {"approximate": False}
-    return build.elementwise(lambda x: call("nn.gelu", x, **settings), self)
-
-
-@lowers("aten.leaky_relu", accepts="elementwise")
-def leaky_relu(build: Builder, self: Value, negative_slope: float = 0.01) -> Value:
-    settings = {} if negative_slope == 0.01 else {"negative_slope": negative_slope}
-    return build.elementwise(lambda x: call("nn.leaky_relu", x, **settings), self)
-
-
-@lowers("aten.elu", accepts="elementwise")
-def elu(build: Builder, self: Value, alpha: float = 1.0) -> Value:
-    settings = {} if alpha == 1.0 else {"alpha": alpha}
-    return build.elementwise(lambda x: call("nn.elu", x, **settings), self)
-
-
-@lowers("aten.celu", accepts="elementwise")
-def celu(build: Builder, self: Value, alpha: float = 1.0) -> Value:
-    settings = {} if alpha == 1.0 else {"alpha": alpha}
-    return build.elementwise(lambda x: call("nn.celu", x, **settings), self)
-
-
-@lowers("aten.hardtanh", accepts="elementwise")
-def hardtanh(build: Builder, self: Value, min_val: float = -1, max_val: float = 1) -> Value:
-    if (min_val, max_val) == (0, 6):
-        return build.elementwise(lambda x: call("nn.relu6", x), self)
-    if (min_val, max_val) == (-1, 1):
-        return build.elementwise(lambda x: call("nn.hard_tanh", x), self)
-    return clamp(build, self, min_val, max_val)
-
-
-@lowers("aten.hardsigmoid", accepts="elementwise")
-def hardsigmoid(build: Builder, self: Value) -> Value:
-    return build.elementwise(lambda x: call("nn.hard_sigmoid", x), self)
-
-
-@lowers("aten.hardswish", accepts="elementwise")
-def hardswish(build: Builder, self: Value) -> Value:
-    return build.elementwise(lambda x: call("nn.hard_swish", x), self)
-
-
-@lowers("aten.softplus", accepts="elementwise")
-def softplus(build: Builder, self: Value, beta: float = 1, threshold: float = 20) -> Value:
-    """PyTorch turns linear above `threshold`, where the difference is below float32's precision at 20."""
-    if threshold * beta < 20:
-        raise LoweringError(f"softplus with threshold {threshold} differs from its smooth form")
-    if beta == 1:
-        return build.elementwise(lambda x: call("nn.softplus", x), self)
-    return build.elementwise(
-        lambda x: Op("/", (call("nn.softplus", Op("*", (x, Const(beta)))), Const(beta))), self
-    )
-
-
-@lowers("aten.prelu", accepts="elementwise")
-def prelu(build: Builder, self: Value, weight: Value) -> Value:
-    if weight.rank == 1 and self.rank > 2 and weight.shape[0] != 1:
-        from linstock.bridge._shapes import insert_axis
-
-        for _ in range(self.rank - 2):
-            weight = insert_axis(build, weight, weight.rank)
-    return build.elementwise(
-        lambda x, w: call("jnp.where", Op(">=", (x, Const(0))), x, Op("*", (w, x))), self, weight
-    )
 
 
 # ---- casts and things that change nothing
@@ -422,3 +494,22 @@ def type_as(build: Builder, self: Value) -> Value:
 )
 def same(build: Builder, self: Value) -> Value:
     return self
+
+
+def broadcast_shape(*operands: Any) -> tuple[Size, ...]:
+    """The shape that operands broadcast to."""
+    shapes = [operand.shape for operand in operands if isinstance(operand, Value)]
+    rank = max(len(shape) for shape in shapes)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(
+        next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)
+    )
+
+
+def combined(build: Builder, make: Callable[..., Tree], *operands: Any) -> Value:
+    """`build.elementwise` for a step on the way to what the operation gives, in its dtype."""
+    final = build.shape
+    build.shape = broadcast_shape(*operands)
+    value = build.elementwise(make, *operands)
+    build.shape = final
+    return value

@@ -3,11 +3,15 @@
 import dataclasses
 from typing import Any
 
-from linstock.bridge._builder import Builder
+import torch
+
+from linstock.bridge._builder import Builder, dtype_name
+from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import lowers
-from linstock.bridge._shapes import insert_axis
-from linstock.bridge._tree import Index, Span, Tree, call, method
+from linstock.bridge._shapes import insert_axis, items_at
+from linstock.bridge._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge._values import Fill, Iota, Value
+from linstock.bridge.lowering.elementwise import cast
 from linstock.bridge.lowering.shape import LAST, pick
 
 
@@ -33,7 +37,7 @@ def slice_(
     value = build.computed(self)
     if axis in value.stretched:
         return dataclasses.replace(value, shape=build.shape)
-    items = (*[Span()] * value.position(axis), span(build, start, end, step))
+    items = items_at(value.position(axis), value.rank, span(build, start, end, step))
     return build.result(
         Index(build.tree(value), items), order=value.order, stretched=value.stretched
     )
@@ -62,13 +66,38 @@ def narrow(build: Builder, self: Value, dim: int, start: Any, length: Any) -> Va
     return slice_(build, self, dim, start, end)
 
 
-@lowers("aten.index", accepts="facet stretched")
+@lowers("aten.index", "aten._unsafe_index", accepts="facet stretched")
 def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
+    refuse_masks(indices)
     as_view = _view_by_counters(build, self, indices)
     if as_view is not None:
         return as_view
-    items: list[Tree] = [Span() if item is None else build.plain(item) for item in indices]
+    given = [axis for axis, item in enumerate(indices) if item is not None]
+    if len(given) == 1:
+        item = indices[given[0]]
+        assert item is not None
+        return _taken(build, build.spread(build.computed(self)), given[0], item)
+    items = [Span() if item is None else build.plain(item) for item in indices]
     return build.result(Index(build.plain(self), tuple(items)))
+
+
+def refuse_masks(indices: list[Value | None]) -> None:
+    """Refuses an indexing whose result's size depends on values."""
+    if any(item is not None and item.dtype == torch.bool for item in indices):
+        raise LoweringError("an index by a mask, whose size depends on the values")
+
+
+def _taken(build: Builder, value: Value, axis: int, index: Value) -> Value:
+    """Indexing along one axis, wherever it is stored; the index's axes take its place."""
+    at = value.position(axis)
+    order: list[int] = []
+    for old in value.order:
+        if old == axis:
+            order += range(axis, axis + index.rank)
+        else:
+            order.append(old if old < axis else old + index.rank - 1)
+    tree = Index(build.tree(value), (*[Span()] * at, build.plain(index)))
+    return build.result(tree, order=order)
 
 
 def _view_by_counters(build: Builder, value: Value, indices: list[Value | None]) -> Value | None:
@@ -80,7 +109,8 @@ def _view_by_counters(build: Builder, value: Value, indices: list[Value | None])
     rank = len(build.shape)
     targets = []
     for axis, item in enumerate(indices):
-        assert item is not None and isinstance(item.facet, Iota)
+        assert item is not None
+        assert isinstance(item.facet, Iota)
         if item.facet.start != 0 or item.shape[item.facet.axis] != value.shape[axis]:
             return None
         targets.append(item.facet.axis + rank - item.rank)
@@ -99,53 +129,98 @@ def index_select(build: Builder, self: Value, dim: int, index: Value) -> Value:
     return build.result(tree, order=self.order)
 
 
-@lowers("aten.embedding")
+@lowers("aten.embedding", ignores="padding_idx scale_grad_by_freq sparse")
 def embedding(build: Builder, weight: Value, indices: Value) -> Value:
     """A lookup in a table that is no layer's own."""
     return build.result(Index(build.plain(weight), (build.plain(indices),)))
 
 
-@lowers("aten.gather", accepts="facet stretched")
+def places(build: Builder, index: Value, axis: int) -> tuple[Tree, ...]:
+    """Indices that point, along `axis`, where `index` says, and elsewhere at their own place."""
+    items: list[Tree] = []
+    for other in range(index.rank):
+        if other == axis:
+            items.append(build.plain(index))
+            continue
+        counter = call("jnp.arange", build.size(index.shape[other]))
+        behind = (Const(None),) * (index.rank - 1 - other)
+        items.append(Index(counter, (Span(), *behind)) if behind else counter)
+    return tuple(items)
+
+
+@lowers("aten.take")
+def take(build: Builder, self: Value, index: Value) -> Value:
+    flat = method(build.plain(self), "reshape", -1)
+    return build.result(Index(flat, (build.plain(index),)))
+
+
+@lowers("aten.take_along_dim")
+def take_along_dim(build: Builder, self: Value, indices: Value, dim: int | None = None) -> Value:
+    if dim is None:
+        flat = method(build.plain(self), "reshape", -1)
+        return build.result(Index(flat, (method(build.plain(indices), "reshape", -1),)))
+    trees = (build.plain(self), build.plain(indices))
+    return build.result(call("jnp.take_along_axis", *trees, axis=dim % self.rank))
+
+
+@lowers("aten.gather", accepts="facet stretched", ignores="sparse_grad")
 def gather(build: Builder, self: Value, dim: int, index: Value) -> Value:
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
-    tree = call("jnp.take_along_axis", build.plain(self), build.plain(index), axis=dim % self.rank)
-    return build.result(tree)
-
-
-@lowers("aten.select_scatter")
-def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any) -> Value:
-    items = (*[Span()] * (dim % self.rank), build.size(index))
-    return build.result(_written(build, self, items, src))
-
-
-@lowers("aten.slice_scatter")
-def slice_scatter(
-    build: Builder,
-    self: Value,
-    src: Value,
-    dim: int = 0,
-    start: Any = None,
-    end: Any = None,
-    step: int = 1,
-) -> Value:
-    items = (*[Span()] * (dim % self.rank), span(build, start, end, step))
-    return build.result(_written(build, self, items, src))
-
-
-def _written(build: Builder, value: Value, items: tuple[Tree, ...], new: Value) -> Tree:
-    """`value.at[items].set(new)`."""
-    return method(Index(_at(build.plain(value)), items), "set", build.plain(new))
-
-
-def _at(tree: Tree) -> Tree:
-    return method(tree, "at").function
+    if not self.rank:
+        raise LoweringError("a gather from a single number")
+    axis = dim % self.rank
+    others = [i for i in range(self.rank) if i != axis]
+    if any(self.shape[i] != index.shape[i] for i in others):
+        # PyTorch reads a corner of the other axes; JAX would broadcast or refuse.
+        return build.result(Index(build.plain(self), places(build, index, axis)))
+    trees = (build.plain(self), build.plain(index))
+    return build.result(call("jnp.take_along_axis", *trees, axis=axis))
 
 
 @lowers("aten.copy", accepts="elementwise")
 def copy(build: Builder, self: Value, src: Value) -> Value:
-    from linstock.bridge.lowering.elementwise import cast
-
     if src.shape == build.shape:
         return cast(build, src)
-    return build.result(call("jnp.broadcast_to", build.plain(src), build.shape_tree(build.shape)))
+    tree = call("jnp.broadcast_to", build.plain(src), build.shape_tree(build.shape))
+    return build.result(method(tree, "astype", dtype_name(build.dtype)))
+
+
+@lowers("aten.masked_scatter")
+def masked_scatter(build: Builder, self: Value, mask: Value, source: Value) -> Value:
+    """The k-th true entry of the mask takes the k-th entry of the source."""
+    shape = build.shape_tree(build.shape)
+    wide = build.add(call("jnp.broadcast_to", build.plain(mask), shape), build.shape)
+    count = call("jnp.cumsum", method(wide, "reshape", -1))
+    flat = method(build.plain(source), "reshape", -1)
+    picked = method(Index(flat, (Op("-", (count, Const(1))),)), "reshape", shape)
+    return build.result(call("jnp.where", wide, picked, build.plain(self)))
+
+
+@lowers("aten.bucketize")
+def bucketize(
+    build: Builder, self: Value, boundaries: Value, out_int32: bool = False, right: bool = False
+) -> Value:
+    return searchsorted(build, boundaries, self, right=right)
+
+
+@lowers("aten.searchsorted", ignores="out_int32")
+def searchsorted(
+    build: Builder,
+    sorted_sequence: Value,
+    self: Value,
+    right: bool = False,
+    side: str | None = None,
+) -> Value:
+    if sorted_sequence.rank != 1:
+        raise LoweringError("a search in several sequences at once")
+    settings = {"side": "right"} if right or side == "right" else {}
+    trees = (build.plain(sorted_sequence), build.plain(self))
+    return build.result(call("jnp.searchsorted", *trees, **settings))
+
+
+@lowers("aten.isin")
+def isin(build: Builder, elements: Any, test_elements: Any, invert: bool = False) -> Value:
+    trees = [build.plain(x) if isinstance(x, Value) else x for x in (elements, test_elements)]
+    settings = {"invert": True} if invert else {}
+    return build.result(call("jnp.isin", *trees, **settings))

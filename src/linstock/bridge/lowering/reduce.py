@@ -1,24 +1,28 @@
-"""Reductions, cumulative operations, softmax, sorting."""
+"""Reductions, cumulative operations, softmax, norms."""
 
+import dataclasses
+import math
 from typing import Any
 
 import torch
 
 from linstock.bridge._builder import Builder, dtype_name
-from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import Row, add_row, lowers
-from linstock.bridge._tree import Call, call, method
+from linstock.bridge._tree import Call, Const, Op, Tree, call, method
 from linstock.bridge._values import Value
 
 REDUCTIONS = {
     "mean": "jnp.mean",
     "sum": "jnp.sum",
+    "prod": "jnp.prod",
     "amax": "jnp.max",
     "amin": "jnp.min",
-    "logsumexp": "jax.scipy.special.logsumexp",
+    "logsumexp": "nn.logsumexp",
     "all": "jnp.all",
     "any": "jnp.any",
     "nansum": "jnp.nansum",
+    "nanmean": "jnp.nanmean",
+    "count_nonzero": "jnp.count_nonzero",
 }
 
 
@@ -114,12 +118,49 @@ for _name in ("max", "min"):
 
 @lowers("aten.argmax")
 def argmax(build: Builder, self: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    return reduced(build, "jnp.argmax", self, dim, keepdim)
+    return _arg(build, "jnp.argmax", self, dim, keepdim)
 
 
 @lowers("aten.argmin")
 def argmin(build: Builder, self: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    return reduced(build, "jnp.argmin", self, dim, keepdim)
+    return _arg(build, "jnp.argmin", self, dim, keepdim)
+
+
+def _arg(build: Builder, function: str, value: Value, dim: int | None, keepdim: bool) -> Value:
+    if dim is None:  # the index counts in PyTorch's order
+        value = build.moved(value, tuple(range(value.rank)))
+    return reduced(build, function, value, dim, keepdim)
+
+
+@lowers("aten.aminmax")
+def aminmax(
+    build: Builder, self: Value, dim: int | None = None, keepdim: bool = False
+) -> list[Value]:
+    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
+
+
+def _moments(function: str) -> Any:
+    def lower(
+        build: Builder,
+        self: Value,
+        dim: Any = None,
+        unbiased: bool = True,
+        correction: Any = None,
+        keepdim: bool = False,
+    ) -> list[Value]:
+        build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+        ddof = int(unbiased) if correction is None else correction
+        settings = {"ddof": ddof} if ddof else {}
+        spread = reduced(build, function, self, dim, keepdim, **settings)
+        return [spread, reduced(build, "jnp.mean", self, dim, keepdim)]
+
+    return lower
+
+
+for _overload in ("dim", "correction", "default"):
+    add_row(Row(f"aten.var_mean.{_overload}", _moments("jnp.var"), frozenset(), __file__))
+    add_row(Row(f"aten.std_mean.{_overload}", _moments("jnp.std"), frozenset(), __file__))
 
 
 def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
@@ -128,28 +169,87 @@ def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
     return build.result(call(function, build.tree(value), **settings), order=value.order)
 
 
-@lowers("aten.softmax", "aten._softmax", ignores="dtype half_to_float")
+@lowers(
+    "aten.softmax",
+    "aten._softmax",
+    "aten.special_softmax",
+    accepts="keeps_axes",
+    ignores="dtype half_to_float",
+)
 def softmax(build: Builder, self: Value, dim: int) -> Value:
     return _along("nn.softmax", build, _in_result_type(build, self), dim)
 
 
-@lowers("aten.log_softmax", "aten._log_softmax", ignores="dtype half_to_float")
+@lowers(
+    "aten.log_softmax",
+    "aten._log_softmax",
+    "aten.special_log_softmax",
+    accepts="keeps_axes",
+    ignores="dtype half_to_float",
+)
 def log_softmax(build: Builder, self: Value, dim: int) -> Value:
     return _along("nn.log_softmax", build, _in_result_type(build, self), dim)
 
 
-@lowers("aten.cumsum", ignores="dtype")
-def cumsum(build: Builder, self: Value, dim: int) -> Value:
-    return build.result(
-        call("jnp.cumsum", build.tree(self), axis=self.position(dim)), order=self.order
+CUMULATIVE = {
+    "cumsum": "jnp.cumsum",
+    "cumprod": "jnp.cumprod",
+    "logcumsumexp": "jax.lax.cumlogsumexp",
+}
+
+
+def _cumulative(function: str) -> Any:
+    def lower(build: Builder, self: Value, dim: int) -> Value:
+        value = _in_result_type(build, self)
+        tree = call(function, build.tree(value), axis=value.position(dim))
+        return build.result(tree, order=value.order)
+
+    return lower
+
+
+for _name, _function in CUMULATIVE.items():
+    add_row(
+        Row(f"aten.{_name}", _cumulative(_function), frozenset(), __file__, frozenset({"dtype"}))
     )
 
 
-@lowers("aten.norm", "aten.linalg_vector_norm")
+@lowers(
+    "aten.norm",
+    "aten.linalg_vector_norm",
+    "aten.linalg_norm",
+    "aten.frobenius_norm",
+    ignores="dtype",
+)
 def vector_norm(
     build: Builder, self: Value, p: Any = 2, ord: Any = 2, dim: Any = None, keepdim: bool = False
 ) -> Value:
-    degree = p if p is not None and p != 2 else ord
-    if degree not in (None, 2):
-        raise LoweringError(f"a norm of degree {degree}")
-    return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
+    degree = p if p not in (None, 2) else ord
+    if ord is None or p is None:
+        degree = 2
+    if len(_as_list(dim)) < 2 and degree == 2:
+        return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
+    return _norm(build, self, degree, dim, keepdim)
+
+
+def _norm(build: Builder, value: Value, degree: float, dim: Any, keepdim: bool) -> Value:
+    """A vector norm along several axes, or of another degree than two."""
+    absolute = build.add(call("jnp.abs", build.tree(value)), value.stored_shape)
+    sized = dataclasses.replace(value, tree=absolute, facet=None)
+    if degree in (math.inf, -math.inf):
+        return reduced(build, "jnp.max" if degree > 0 else "jnp.min", sized, dim, keepdim)
+    if degree == 0:
+        tree: Tree = Op("!=", (absolute, Const(0)))
+    elif degree == 1:
+        tree = absolute
+    else:
+        whole = isinstance(degree, float) and degree.is_integer()
+        tree = Op("**", (absolute, Const(int(degree) if whole else degree)))
+    powers = dataclasses.replace(value, tree=tree, facet=None)
+    total = reduced(build, "jnp.sum", powers, dim, keepdim)
+    if degree == 0:
+        return build.elementwise(lambda x: method(x, "astype", dtype_name(build.dtype)), total)
+    if degree == 1:
+        return total
+    if degree == 2:
+        return build.elementwise(lambda x: call("jnp.sqrt", x), total)
+    return build.elementwise(lambda x: Op("**", (x, Const(1 / degree))), total)
