@@ -1,7 +1,7 @@
 # make demo    convert a pretrained MobileNetV2, compare it with PyTorch, and run what was written
 # make test    run the tests
 # make check   formatting, lint, types
-# make golden  record the golden files of the bridge anew
+# make golden  record the golden files and the README's excerpts anew
 # make setup   make the environment that the others need; they do it by themselves
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 golden: $(STAMP)
-	$(BIN)/python -m pytest tests/bridge --record
+	$(BIN)/python -m pytest tests/bridge tests/test_readme.py --record
 
 setup: $(STAMP)
 
