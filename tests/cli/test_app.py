@@ -110,7 +110,8 @@ def test_weights_reach_the_model(run, bridge, folder):
 
 def test_force_replaces_a_folder(run, bridge, folder):
     (folder / "out").mkdir()
-    (folder / "out" / "old").touch()
+    for name in ("model.py", "report.json", "added"):
+        (folder / "out" / name).touch()
     assert run("convert", "net.py:with_inputs", "-o", "out", "--force").exit_code == 0
 
 

@@ -56,8 +56,16 @@ error: `--weights` and `--pretrained` both say where the weights come from.
     "an output that exists": (
         ["convert", "net.py:Net", "-o", "."],
         """\
-error: `-o .` exists already and is not empty.
+error: `-o .` exists already.
   do: name another folder, or add `--force` to replace what linstock wrote there
+""",
+    ),
+    "an output with the user's files": (
+        ["convert", "net.py:Net", "-o", ".", "--force"],
+        """\
+error: `-o .` holds files that linstock did not write.
+  why: `--force` replaces the whole folder, and they would be lost
+  do: name another folder
 """,
     ),
     "an output that is a file": (

@@ -88,14 +88,24 @@ def _check_request(request: Request) -> None:
             "`--weights` and `--pretrained` both say where the weights come from.",
             todo="keep one of the two",
         )
-    if request.output.exists() and not request.output.is_dir():
+    if request.output.exists():
+        _check_output(request.output, request.force)
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if not output.is_dir():
+        raise SpecError(f"`-o {output}` is a file.", todo="name a folder that does not exist yet")
+    if not force:
         raise SpecError(
-            f"`-o {request.output}` is a file.", todo="name a folder that does not exist yet"
-        )
-    if not request.force and request.output.is_dir() and any(request.output.iterdir()):
-        raise SpecError(
-            f"`-o {request.output}` exists already and is not empty.",
+            f"`-o {output}` exists already.",
             todo="name another folder, or add `--force` to replace what linstock wrote there",
+        )
+    names = {path.name for path in output.iterdir()}
+    if names and not names >= {"model.py", "report.json"}:
+        raise SpecError(
+            f"`-o {output}` holds files that linstock did not write.",
+            why="`--force` replaces the whole folder, and they would be lost",
+            todo="name another folder",
         )
 
 
