@@ -1,3 +1,4 @@
+import inspect
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,6 @@ def _build(name: str, pretrained: bool) -> "nn.Module":
 
 
 def _parameters(builder: Any) -> Iterable[str]:
-    import inspect
-
     return inspect.signature(builder).parameters
 
 
