@@ -17,7 +17,7 @@ def pytest_addoption(parser):
 
 
 def _load_nets():
-    """Loads `nets.py` under the name that the emitted text shows, whatever directory pytest runs in."""
+    """Loads `nets.py` under one name, which the emitted text shows, wherever pytest runs."""
     spec = importlib.util.spec_from_file_location("nets", HERE / "nets.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["nets"] = module

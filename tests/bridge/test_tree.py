@@ -139,7 +139,19 @@ NUMBERS = (
     | st.floats(allow_nan=False, allow_infinity=False)
 )
 BINARY_SYMBOLS = [*BINARY.values(), *COMPARISONS.values(), "and", "or"]
-KINDS = ["binary", "unary", "if", "attribute", "call", "star", "index", "tuple", "list", "dict", "lambda"]
+KINDS = [
+    "binary",
+    "unary",
+    "if",
+    "attribute",
+    "call",
+    "star",
+    "index",
+    "tuple",
+    "list",
+    "dict",
+    "lambda",
+]
 
 
 @st.composite
