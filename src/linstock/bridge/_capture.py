@@ -1,5 +1,6 @@
 """Capture: a torch model becomes an exported program and the tree of its module calls."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from linstock.bridge._errors import CaptureError, InputError
 from linstock.bridge._frames import FRAME_TAG, NODE_TAG, Frame, Recorder, Watcher, is_library
 from linstock.bridge._functional import functionalize
 from linstock.bridge._training import Rates, needs_training_rates, training_rates
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,20 @@ def capture(
     _check_runs(model, args, kwargs)
     notes: list[str] = []
     failure: Exception | None = None
-    for doubled, shapes in _attempts(args, kwargs, sizes):
+    for attempt in _attempts(args, kwargs, sizes):
         recorder = Recorder(model)
         try:
             with recorder.listening(model), torch.no_grad(), Watcher():
-                program = torch.export.export(model, *doubled, dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(
+                    model, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
+                )
         except Exception as error:
             # torch.export raises whatever the model raises under fake tensors; the
             # last one is reported.
             failure = error
             continue
-        if sizes != "fixed" and shapes is None:
-            notes.append(
-                "sizes are fixed to the example's: torch.export refused dynamic sizes "
-                f"({_first_line(failure)})"
-            )
+        if failure is not None and attempt.note:
+            notes.append(f"{attempt.note}: {_first_line(failure)}")
         node_of_tag = {
             node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
         }
@@ -159,28 +161,29 @@ def _training_rates(
         return {}
 
 
-def _attempts(
-    args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str
-) -> Iterator[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
-    """Example inputs and dynamic shapes to try, the freest first."""
+@dataclass(frozen=True)
+class _Attempt:
+    """Example inputs and dynamic shapes to try, and what the notes say when it comes to that."""
+
+    inputs: Inputs
+    shapes: Any
+    note: str
+
+
+def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str) -> Iterator[_Attempt]:
+    """What to try, the freest first."""
     if sizes != "fixed":
-        everything = (args, kwargs)
-        doubled = (
-            pytree.tree_map(_doubled, everything) if _is_single_batch(everything) else everything
-        )
-        batches = {
-            leaf.shape[0]
-            for leaf in pytree.tree_leaves(doubled)
-            if isinstance(leaf, torch.Tensor) and leaf.dim()
-        }
+        inputs: Inputs = (args, kwargs)
+        if _is_single_batch(inputs):
+            inputs = pytree.tree_map(_doubled, inputs)
+        batches = {tensor.shape[0] for tensor in _tensors(inputs)}
         shared = Dim("batch", min=1) if len(batches) == 1 else Dim.AUTO
-        freest = [(shared, Dim.AUTO), (Dim.AUTO, Dim.AUTO)] if sizes == "all" else []
-        for first, rest in [*freest, (shared, None), (Dim.AUTO, None)]:
-            shapes = pytree.tree_map(
-                lambda leaf, f=first, r=rest: _dynamic_axes(leaf, f, r), doubled
-            )
-            yield doubled, _by_argument(shapes)
-    yield (args, kwargs), None
+        freest = [(shared, Dim.AUTO, ""), (Dim.AUTO, Dim.AUTO, "")] if sizes == "all" else []
+        batch = "only the batch size is free"
+        for first, rest, note in [*freest, (shared, None, batch), (Dim.AUTO, None, batch)]:
+            free = functools.partial(_dynamic_axes, first=first, rest=rest)
+            yield _Attempt(inputs, _by_argument(pytree.tree_map(free, inputs)), note)
+    yield _Attempt((args, kwargs), None, "sizes are fixed to the example's")
 
 
 def _by_argument(shapes: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
@@ -189,10 +192,14 @@ def _by_argument(shapes: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     return [*positional, *keyword.values()] if positional or keyword else None
 
 
-def _is_single_batch(inputs: Any) -> bool:
-    tensors = [
-        leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.dim()
-    ]
+def _tensors(inputs: Inputs) -> list[torch.Tensor]:
+    """The inputs that have axes."""
+    leaves = pytree.tree_leaves(inputs)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()]
+
+
+def _is_single_batch(inputs: Inputs) -> bool:
+    tensors = _tensors(inputs)
     return bool(tensors) and all(tensor.shape[0] == 1 for tensor in tensors)
 
 

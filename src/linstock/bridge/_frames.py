@@ -162,6 +162,8 @@ class Watcher(TorchFunctionMode):
         if function in GIVE_BACK and args:
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
         result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            _check_sizes(result)
         site = None
         for node in reversed(Recorder.graph().nodes):
             if SITE_TAG in node.meta or node.op == "placeholder":
@@ -169,6 +171,20 @@ class Watcher(TorchFunctionMode):
             site = site or _calling_site()
             node.meta[SITE_TAG] = site
         return result
+
+
+# Operations in a symbolic size beyond which neither the exporter nor a reader can follow it.
+LARGEST_SIZE = 24
+
+
+class SizeError(Exception):
+    """A size depends on the input's in too complicated a way to be left free."""
+
+
+def _check_sizes(tensor: torch.Tensor) -> None:
+    for size in tensor.shape:
+        if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > LARGEST_SIZE:
+            raise SizeError("sizes depend on the input's in too complicated a way")
 
 
 def _named_tensors(

@@ -58,6 +58,7 @@ class Model:
     state: State
     events: dict[Frame, list[Node | Frame]]
     missing: list[Missing] = field(default_factory=list)
+    silent: dict[str, list[str]] = field(default_factory=dict)
     rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -114,9 +115,19 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     if shared.missing:
         raise UnsupportedError(shared.missing)
     state = shared.state
+    shared.notes.extend(_notes_of_silent(shared.silent))
     return Lowered(
         root.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
     )
+
+
+_NO_CODE = compile("", "", "exec")
+
+
+def _notes_of_silent(silent: dict[str, list[str]]) -> Iterator[str]:
+    for name, paths in silent.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield f"`{name}` (`{paths[0]}`{more}) acts only in training; it is left out"
 
 
 def _events(capture: Capture) -> dict[Frame, list[Node | Frame]]:
@@ -211,6 +222,9 @@ class FrameLowering(Builder):
 
     def lower_call(self, frame: Frame) -> None:
         """Lowers a call as its Linen twin, in place, or as a class."""
+        if next(self.nodes_inside(frame), None) is None:
+            self.note_if_training_differs(frame)
+            return
         pair = find_pair(frame.module)
         owned = self.owns(frame)
         self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
@@ -227,6 +241,12 @@ class FrameLowering(Builder):
             self.report(type(frame.module).__qualname__, frame, self.origin, str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
+
+    def note_if_training_differs(self, frame: Frame) -> None:
+        """Says of a module that did nothing in eval mode that it may do something in training."""
+        module = type(frame.module)
+        if "training" in getattr(module.forward, "__code__", _NO_CODE).co_names:
+            self.model.silent.setdefault(module.__qualname__, []).append(frame.path)
 
     def training_rate(self, kind: str) -> float:
         """The dropout rate of the operation at hand in training, where eval mode shows none."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from linstock.bridge._body import Statement
 from linstock.bridge._classes import DECLARATIONS, LinenClass, Run, Step
-from linstock.bridge._origins import Origin, alias_before
+from linstock.bridge._origins import alias_before
 from linstock.bridge._tree import (
     Attr,
     Call,
@@ -103,6 +103,8 @@ def name_steps(linen_class: LinenClass) -> Method:
         try:
             return _Namer(linen_class, forced).method()
         except _ForcedError as error:
+            if error.key in forced:
+                raise AssertionError(f"no name for value {error.key}") from None
             forced.add(error.key)
 
 
@@ -120,7 +122,17 @@ class _Namer:
         steps = self.linen_class.steps
         self.position = {step.key: i for i, step in enumerate(steps)}
         self.last_use = self._last_uses()
+        self.last_of = {
+            step.statement.origin.outer: step.statement
+            for step in steps
+            if step.statement.origin is not None
+        }
         self.nested = self._nested()
+        self.nested_readers: dict[Ref, list[int]] = {}
+        for step in steps:
+            if step.key in self.nested:
+                for ref in _value_refs(step.statement.tree):
+                    self.nested_readers.setdefault(ref, []).append(step.key)
         self.made_often = self._made_often()
         for key, name in self.linen_class.args.items():
             ref = Ref(key)
@@ -160,6 +172,10 @@ class _Namer:
         last: dict[Ref, int] = {}
         for position, ref in self._uses():
             last[ref] = max(last.get(ref, -1), position)
+        for position, tree in self._trees():
+            for part in walk(tree):
+                if isinstance(part, Dim) and part.of.key in self.forced:
+                    last[part.of] = max(last.get(part.of, -1), position)
         for run in self.linen_class.runs.values():
             for choice in run.choices:
                 last[choice.otherwise] = max(
@@ -207,7 +223,9 @@ class _Namer:
             return not _is_declaration(tree)
         reading = consumer.statement.tree
         if is_layer and (
-            _is_layer(reading) or _count_layers(reading, step.key, self.linen_class) > 1
+            _is_block(tree)
+            or _is_layer(reading)
+            or _count_layers(reading, step.key, self.linen_class) > 1
         ):
             return False
         if _is_declaration(tree) or self._has_own_name(step, consumer):
@@ -252,10 +270,9 @@ class _Namer:
             refs = [Ref(step.key, i) for i in range(len(step.statement.parts))]
         else:
             refs = [Ref(step.key)]
-        read = {ref for _, ref in self._uses()}
         targets = []
         for i, ref in enumerate(refs):
-            if step.statement.is_tuple and ref not in read and ref.key not in self.forced:
+            if step.statement.is_tuple and ref not in self.last_use and ref.key not in self.forced:
                 targets.append("_")
                 continue
             name = preset.get(step.key) or self._chosen(step.statement, i, position, lines)
@@ -308,20 +325,11 @@ class _Namer:
                 fallback = f"{targets[0]}_{part}"
             return _clean(name) or fallback
         outer = statement.origin.outer if statement.origin is not None else None
-        if outer is not None and len(outer.targets) == 1 and self._ends(outer) is statement:
+        if outer is not None and len(outer.targets) == 1 and self.last_of[outer] is statement:
             targets = outer.targets
         if targets:
             name = targets[0]
         return _clean(name) or self._name_read(statement) or _clean(statement.hint) or "x"
-
-    def _ends(self, outer: Origin) -> Statement:
-        """The last step that a statement of `forward` makes inside the functions that it calls."""
-        same = [
-            step.statement
-            for step in self.linen_class.steps
-            if step.statement.origin is not None and step.statement.origin.outer == outer
-        ]
-        return same[-1]
 
     def _name_read(self, statement: Statement) -> str:
         """The name of what a layer reads, which goes on as the layer's result where the source has
@@ -376,10 +384,8 @@ class _Namer:
     def _end(self, ref: Ref) -> int:
         """The last position where a value is read, directly or inside a nested step."""
         end = self.last_use.get(ref, -1)
-        steps = self.linen_class.steps
-        for key in self.nested:
-            if ref in _value_refs(steps[self.position[key]].statement.tree):
-                end = max(end, self._end(Ref(key)))
+        for key in self.nested_readers.get(ref, ()):
+            end = max(end, self._end(Ref(key)))
         return end
 
     def _bind(self, name: str, ref: Ref, *, keep: bool = False) -> None:
@@ -490,6 +496,16 @@ def _value_refs(tree: Tree) -> list[Ref]:
 
 def _is_layer(tree: Tree) -> bool:
     return isinstance(tree, Call) and isinstance(tree.function, Construct)
+
+
+def _is_block(tree: Tree) -> bool:
+    """Whether the tree calls a class of the emitted file: such calls have lines of their own."""
+    function = tree.function if isinstance(tree, Call) else None
+    return (
+        isinstance(function, Construct)
+        and isinstance(function.function, Name)
+        and not function.function.id.startswith("nn.")
+    )
 
 
 def _is_chained(reading: Tree, key: int) -> bool:

@@ -55,7 +55,7 @@ def origin_of_node(node: torch.fx.Node) -> Origin | None:
 
 
 def _forward_line(node: torch.fx.Node) -> Origin | None:
-    """The innermost statement of a `forward` that made `node`; the exporter keeps no other lines."""
+    """The innermost statement of a `forward` that made `node`; the exporter keeps only these."""
     lines = STACK_LINE.findall(node.meta.get("stack_trace") or "")
     for file, line in reversed(lines):
         if not is_library(file):

@@ -1,5 +1,6 @@
 """A small tree of Python expressions and its one printer."""
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -196,10 +197,15 @@ ATOM = 20
 LOOSEST = 0
 
 
+@functools.cache
+def _field_names(node: type[Tree]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(node))
+
+
 def children(tree: Tree) -> Iterator[Tree]:
     """The subtrees directly below `tree`, in the order they are written."""
-    for field in fields(tree):
-        yield from _trees_in(getattr(tree, field.name))
+    for name in _field_names(type(tree)):
+        yield from _trees_in(getattr(tree, name))
 
 
 def _trees_in(value: Any) -> Iterator[Tree]:
@@ -223,11 +229,11 @@ def rewrite(tree: Tree, change: Callable[[Tree], Tree | None]) -> Tree:
     if changed is not None:
         return changed
     updates = {}
-    for field in fields(tree):
-        old = getattr(tree, field.name)
+    for name in _field_names(type(tree)):
+        old = getattr(tree, name)
         new = _rewrite_in(old, change)
         if new is not old:
-            updates[field.name] = new
+            updates[name] = new
     return replace(tree, **updates) if updates else tree
 
 
