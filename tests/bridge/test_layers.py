@@ -1,4 +1,4 @@
-"""Layer pairs: every torch layer with a Linen twin, and the layers that go operation by operation."""
+"""Layer pairs: torch layers and their Linen twins, and layers that go operation by operation."""
 
 import pytest
 import torch

@@ -215,7 +215,7 @@ def lookup(build: "FrameLowering", frame: "Frame", construct: Construct) -> Valu
 
 def convolution(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Convolutions; a padding other than zeros is a step before them."""
-    module = frame.module
+    module: Any = frame.module
     if module.padding_mode == "zeros":
         return channels_last(build, frame, construct)
     value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
@@ -231,7 +231,7 @@ def convolution(build: "FrameLowering", frame: "Frame", construct: Construct) ->
 
 def transposed_convolution(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """PyTorch's padding takes away from the output; Linen's adds to the spread-out input."""
-    module = frame.module
+    module: Any = frame.module
     sides = tuple(
         (step * (size - 1) - pad, step * (size - 1) - pad + more)
         for size, pad, more, step in zip(
@@ -257,17 +257,24 @@ def whole_channels(build: "FrameLowering", frame: "Frame", construct: Construct)
 
 def bag(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Embeddings of equally many words for each entry of the batch, reduced."""
-    reduce = {"mean": "jnp.mean", "sum": "jnp.sum", "max": "jnp.max"}[frame.module.mode]
+    module: Any = frame.module
+    reduce = {"mean": "jnp.mean", "sum": "jnp.sum", "max": "jnp.max"}[module.mode]
     words = build.plain(build.input_of(frame))
     return build.result(call(reduce, Call(construct, (words,)), axis=1))
 
 
-def is_unbatched(build: "FrameLowering", frame: "Frame", spatial: int) -> bool:
-    """Whether an input lacks the batch axis, which PyTorch permits."""
-    return build.input_of(frame).rank != spatial + 2
+def unless_batched(
+    spatial: int, refuses: Callable[[Any], bool] = lambda module: False
+) -> "Callable[[FrameLowering, Frame], bool]":
+    """Refuses an input without the batch axis, which PyTorch permits, and what `refuses` says."""
+
+    def refuses_call(build: "FrameLowering", frame: "Frame") -> bool:
+        return build.input_of(frame).rank != spatial + 2 or refuses(frame.module)
+
+    return refuses_call
 
 
-def norm_axes(module: nn.Module) -> int:
+def norm_axes(module: Any) -> int:
     """Number of trailing axes that a layer norm covers."""
     return len(module.normalized_shape)
 
@@ -303,18 +310,18 @@ for _rank, _conv in ((1, nn.Conv1d), (2, nn.Conv2d), (3, nn.Conv3d)):
                 Weight("bias", ("bias",)),
             ),
             convolution,
-            refuses=lambda build, frame, rank=_rank: is_unbatched(build, frame, rank),
+            refuses=unless_batched(_rank),
         )
     )
 
-for _rank, _conv in (
+for _rank, _transposed in (
     (1, nn.ConvTranspose1d),
     (2, nn.ConvTranspose2d),
     (3, nn.ConvTranspose3d),
 ):
     add_pair(
         Pair(
-            (_conv,),
+            (_transposed,),
             "ConvTranspose",
             (
                 Setting("*features", "out_channels"),
@@ -328,9 +335,7 @@ for _rank, _conv in (
                 Weight("bias", ("bias",)),
             ),
             transposed_convolution,
-            refuses=lambda build, frame, rank=_rank: (
-                frame.module.groups != 1 or is_unbatched(build, frame, rank)
-            ),
+            refuses=unless_batched(_rank, lambda module: bool(module.groups != 1)),
         )
     )
 
@@ -414,9 +419,7 @@ for _rank, _norm in ((1, nn.InstanceNorm1d), (2, nn.InstanceNorm2d), (3, nn.Inst
             ),
             (Weight("weight", ("scale",)), Weight("bias", ("bias",))),
             channels_last,
-            refuses=lambda build, frame, rank=_rank: (
-                frame.module.running_mean is not None or is_unbatched(build, frame, rank)
-            ),
+            refuses=unless_batched(_rank, lambda module: module.running_mean is not None),
         )
     )
 
@@ -427,7 +430,7 @@ add_pair(
         (),
         (Weight("weight", ("negative_slope",), turn=lambda module: {"joined": ()}),),
         elementwise,
-        refuses=lambda build, frame: frame.module.num_parameters != 1,
+        refuses=lambda build, frame: bool(frame.module.num_parameters != 1),
     )
 )
 
@@ -466,7 +469,7 @@ add_pair(
         (),
         elementwise,
         fixed={"deterministic": Op("not", (TRAIN,))},
-        refuses=lambda build, frame: frame.module.p == 0,
+        refuses=lambda build, frame: bool(frame.module.p == 0),
     )
 )
 
@@ -480,9 +483,7 @@ for _rank, _dropout in ((1, nn.Dropout1d), (2, nn.Dropout2d), (3, nn.Dropout3d))
             (),
             whole_channels,
             fixed={"deterministic": Op("not", (TRAIN,))},
-            refuses=lambda build, frame, rank=_rank: (
-                frame.module.p == 0 or is_unbatched(build, frame, rank)
-            ),
+            refuses=unless_batched(_rank, lambda module: bool(module.p == 0)),
         )
     )
 
@@ -508,7 +509,7 @@ def attention(build: "FrameLowering", frame: "Frame", construct: Construct) -> V
 
 def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
     """Masks, extra biases and returned weights go the long way, operation by operation."""
-    module = frame.module
+    module: Any = frame.module
     return (
         bool({"attn_mask", "key_padding_mask"} & set(frame.arguments.values()))
         or len(build.escaping(frame)) != 1
@@ -532,7 +533,7 @@ def _is_causal(build: "FrameLowering", frame: "Frame") -> bool:
 
 
 def _in_projection(index: int) -> Callable[[nn.Module], dict[str, Any]]:
-    def turn(module: nn.Module) -> dict[str, Any]:
+    def turn(module: Any) -> dict[str, Any]:
         width, heads = module.embed_dim, module.num_heads
         return {
             "part": (index * width, (index + 1) * width),
@@ -544,14 +545,14 @@ def _in_projection(index: int) -> Callable[[nn.Module], dict[str, Any]]:
 
 
 def _in_bias(index: int) -> Callable[[nn.Module], dict[str, Any]]:
-    def turn(module: nn.Module) -> dict[str, Any]:
+    def turn(module: Any) -> dict[str, Any]:
         width, heads = module.embed_dim, module.num_heads
         return {"part": (index * width, (index + 1) * width), "split": (heads, width // heads)}
 
     return turn
 
 
-def _out_projection(module: nn.Module) -> dict[str, Any]:
+def _out_projection(module: Any) -> dict[str, Any]:
     width, heads = module.embed_dim, module.num_heads
     return {"split": (width, heads, width // heads), "order": (1, 2, 0)}
 

@@ -114,9 +114,9 @@ def avg_pool(
             inside=each(padding, self.rank - 2),
             count_include_pad=False,
         )
-    settings = (
-        {"count_include_pad": False} if ceil_mode or (padded and not count_include_pad) else {}
-    )
+    settings: dict[str, Any] = {}
+    if ceil_mode or (padded and not count_include_pad):
+        settings["count_include_pad"] = False
     return pooled(build, "nn.avg_pool", *window, **settings)
 
 
