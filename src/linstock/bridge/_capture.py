@@ -1,6 +1,7 @@
 """Capture: a torch model becomes an exported program and the tree of its module calls."""
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ def capture(
     _check_runs(model, args, kwargs)
     notes: list[str] = []
     failure: Exception | None = None
-    for attempt in _attempts(args, kwargs, sizes):
+    for attempt in _attempts(model, args, kwargs, sizes):
         recorder = Recorder(model)
         try:
             with recorder.listening(model), torch.no_grad(), Watcher():
@@ -96,6 +97,7 @@ def capture(
 def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         with torch.no_grad():
+            args, kwargs = pytree.tree_map(_copied, (args, kwargs))  # a model may write to them
             model(*args, **kwargs)
     except Exception as error:
         raise InputError(
@@ -170,7 +172,9 @@ class _Attempt:
     note: str
 
 
-def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str) -> Iterator[_Attempt]:
+def _attempts(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str
+) -> Iterator[_Attempt]:
     """What to try, the freest first."""
     if sizes != "fixed":
         inputs: Inputs = (args, kwargs)
@@ -182,14 +186,22 @@ def _attempts(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str) -> Iter
         batch = "only the batch size is free"
         for first, rest, note in [*freest, (shared, None, batch), (Dim.AUTO, None, batch)]:
             free = functools.partial(_dynamic_axes, first=first, rest=rest)
-            yield _Attempt(inputs, _by_argument(pytree.tree_map(free, inputs)), note)
+            yield _Attempt(inputs, _by_argument(model, pytree.tree_map(free, inputs)), note)
     yield _Attempt((args, kwargs), None, "sizes are fixed to the example's")
 
 
-def _by_argument(shapes: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    positional, keyword = shapes
-    # torch.export wants one tuple, or one dict by name, and takes a list of both in call order.
+def _by_argument(model: torch.nn.Module, shapes: Inputs) -> Any:
+    """Dynamic shapes in call order, as torch.export takes them; what `*args` takes is one entry."""
+    positional, keyword = list(shapes[0]), shapes[1]
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        at = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        positional[at:] = [tuple(positional[at:])]
     return [*positional, *keyword.values()] if positional or keyword else None
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:

@@ -113,7 +113,7 @@ def classes_of(root: Body) -> list[LinenClass]:
     """The classes that a model needs, those that others use first."""
     made: list[LinenClass] = []
     class_of: dict[int, LinenClass] = {}
-    names: set[str] = set()
+    names = {"jax", "jnp", "nn", "partial", "range", "enumerate", "int", "bool", "float", "tuple"}
     for bodies in _groups(root):
         prepared = [_prepared(body, class_of) for body in bodies]
         for variant in _variants(prepared):

@@ -104,7 +104,8 @@ class Conversion:
                 json.dumps(self.report.as_dict(), indent=2) + "\n", encoding="utf-8"
             )
             (work / "README.md").write_text(self._readme, encoding="utf-8")
-            os.chmod(work, 0o755)
+            os.chmod(work, 0o755)  # temporary folders and safetensors are private
+            os.chmod(work / "weights.safetensors", 0o644)
             _replace(work, target)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -114,13 +115,18 @@ class Conversion:
 
 def _replace(work: Path, target: Path) -> None:
     """Puts a finished folder in the place of one that may exist."""
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-        os.replace(target, old / target.name)
-    os.replace(work, target)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    if not target.exists():
+        os.replace(work, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / target.name
+    os.replace(target, old)
+    try:
+        os.replace(work, target)
+    except BaseException:
+        os.replace(old, target)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def to_linen(
@@ -191,7 +197,8 @@ def to_linen(
 
             with steps("verify"):
                 _verify(model, args, kwargs, run, captured, report)
-                _check_init(module, signature, variables, args, kwargs, report)
+                if report.ok:
+                    _check_init(module, signature, variables, args, kwargs, report)
     samples = _docstring_samples(emitted, lowered, signature, args, kwargs)
     text = _docstring.readme(emitted, model, samples, "")
     return Conversion(emitted.source, module, variables, report, weights, signature, emitted, text)

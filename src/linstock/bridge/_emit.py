@@ -106,8 +106,9 @@ def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
     train = ["train: bool = False"] if linen_class.uses_train else []
     yield "    @nn.compact"
     yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
-    lines = share_settings(method.lines, {"self", "train", *method.args, *_locals(method.lines)})
-    for line in _printed(fold_return(roll(lines))):
+    taken = {"self", "train", *method.args, *_locals(method.lines)}
+    lines = share_settings(method.lines, taken)
+    for line in _printed(fold_return(roll(lines, taken))):
         yield f"        {line}"
 
 

@@ -318,7 +318,9 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _agrees(known: Sequence[Any], values: Sequence[Any]) -> bool:
-    return all(v is ABSENT or _same(k, v) for k, v in zip(known, values, strict=True))
+    return all(
+        v is ABSENT or k is ABSENT or _same(k, v) for k, v in zip(known, values, strict=True)
+    )
 
 
 def _name_by_flag(with_flag: str, without: str, flag: str) -> Tree:

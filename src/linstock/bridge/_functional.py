@@ -38,7 +38,7 @@ def functionalize(graph: Graph) -> tuple[set[str], dict[Node, Node]]:
         if node.op == "call_function":
             for argument in _written_arguments(node):
                 written.add(_storage(argument).name)
-                _propagate(graph, argument, node, node)
+                _propagate(graph, argument, node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
             graph.erase_node(node)
@@ -74,26 +74,38 @@ def _written_arguments(node: Node) -> list[Node]:
     return found
 
 
-def _propagate(graph: Graph, old: Node, new: Node, at: Node) -> None:
-    """From `at` on, `new` is what `old` holds: tells later readers, its views and what it is a view
-    of.
+def _propagate(graph: Graph, old: Node, new: Node) -> None:
+    """After `new`, it is what `old` holds: for later readers, for what `old` is a view of, and for
+    the other views of that.
     """
-    later = _nodes_after(at)
-    _replace_later_uses(old, new, later, keep={new})
-    for view in list(old.users):
-        is_view = view is not new and view.op == "call_function" and _view_source(view) is old
-        if is_view and any(user in later for user in view.users):
-            with graph.inserting_after(at):
-                again = graph.node_copy(view, functools.partial(_replaced, old=old, new=new))
-            _propagate(graph, view, again, again)
-    source = _view_source(old)
-    if source is not None and any(user in later for user in source.users):
-        with graph.inserting_after(at):
+    later = _nodes_after(new)
+    _replace_later_uses(old, new, later)
+    last = _refresh_views(graph, old, new, later, new, skip=new)
+    while (source := _view_source(old)) is not None:
+        with graph.inserting_after(last):
             restored = _write_back(graph, source, old, new)
-        if restored is not None:
-            if restored is not new:
-                restored.meta = {**at.meta, "val": source.meta["val"]}
-            _propagate(graph, source, restored, restored)
+        if restored is None:
+            return
+        if restored is not new:
+            restored.meta = {**last.meta, "val": source.meta["val"]}
+            last = restored
+        _replace_later_uses(source, restored, later)
+        last = _refresh_views(graph, source, restored, later, last, skip=old)
+        old, new = source, restored
+
+
+def _refresh_views(
+    graph: Graph, source: Node, new: Node, later: set[Node], last: Node, skip: Node
+) -> Node:
+    """Takes the views of `source` anew from `new`, behind `last`; gives the last node inserted."""
+    for view in list(source.users):
+        if view in later or view in (skip, new) or _view_source(view) is not source:
+            continue
+        with graph.inserting_after(last):
+            again = graph.node_copy(view, functools.partial(_replaced, old=source, new=new))
+        _replace_later_uses(view, again, later)
+        last = _refresh_views(graph, view, again, later, again, skip=again)
+    return last
 
 
 def _replaced(node: Node, old: Node, new: Node) -> Node:
@@ -108,30 +120,49 @@ def _nodes_after(node: Node) -> set[Node]:
     return after
 
 
-def _replace_later_uses(old: Node, new: Node, later: set[Node], keep: set[Node]) -> None:
+def _replace_later_uses(old: Node, new: Node, later: set[Node]) -> None:
     for user in list(old.users):
-        if user in later and user not in keep:
+        if user in later and user is not new:
             user.replace_input_with(old, new)
 
 
 def _view_source(node: Node) -> Node | None:
     """The node whose storage `node` shares, or None."""
-    if node.op != "call_function":
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
         return None
     if node.target is getitem:
-        return _view_source(node.args[0]) if isinstance(node.args[0], Node) else None
+        return _view_source(node.args[0])
     schema = getattr(node.target, "_schema", None)
-    if schema is None or not schema.returns or not node.args:
+    if schema is None:
         return None
     shares = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-    source = node.args[0]
-    return source if shares and isinstance(source, Node) else None
+    return node.args[0] if shares else None
 
 
 def _permuted_back(graph: Graph, permute: Node, new: Node) -> Node:
     axes: Any = permute.args[1]
     inverse = [list(axes).index(i) for i in range(len(axes))]
     return graph.call_function(aten.permute.default, (new, inverse))
+
+
+def _part_written_back(graph: Graph, source: Node, part: Node, new: Node) -> Node | None:
+    """Writes one of the parts that `split`, `chunk` or `unbind` gave; None where its place is
+    unknown.
+    """
+    split, index = part.args
+    assert isinstance(split, Node)
+    assert isinstance(index, int)
+    name = str(split.target).split(".")[1]
+    at = 1 if name == "unbind" else 2
+    axis: Any = split.args[at] if len(split.args) > at else split.kwargs.get("dim", 0)
+    if name == "unbind":
+        return graph.call_function(aten.select_scatter.default, (source, new, axis, index))
+    sizes = [value.shape[axis] for value in split.meta["val"]]
+    if not all(isinstance(size, int) for size in sizes[: index + 1]):
+        return None
+    start = sum(sizes[:index])
+    stop = start + sizes[index]
+    return graph.call_function(aten.slice_scatter.default, (source, new, axis, start, stop))
 
 
 _RESHAPES = (
@@ -159,7 +190,11 @@ def _write_back(graph: Graph, source: Node, view: Node, new: Node) -> Node | Non
     if view.target is aten.permute.default:
         return _permuted_back(graph, view, new)
     if view.target in _RESHAPES:
-        return graph.call_function(aten.reshape.default, (new, list(source.meta["val"].shape)))
+        return graph.call_function(aten.view_as.default, (new, source))
+    if view.target is getitem:
+        written = _part_written_back(graph, source, view, new)
+        if written is not None:
+            return written
     if str(view.target).startswith("aten.to."):
         return new if view.meta["val"].dtype == source.meta["val"].dtype else None
     return graph.call_function(write_through_unknown_view, (source, new))

@@ -1,29 +1,34 @@
 """Loops: statements that repeat with other names and numbers become a `for`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from linstock.bridge._classes import filled, holes, skeleton
 from linstock.bridge._fields import contexts
 from linstock.bridge._naming import Assign, For, If, Line
-from linstock.bridge._tree import Const, FString, IfElse, Name, Op, Seq, Tree, call, walk
+from linstock.bridge._tree import Const, FString, IfElse, Name, Op, Seq, Tree, call
 
 LONGEST_PERIOD = 4
-COUNTERS = ("i", "j", "k")
+COUNTERS = ("i", "j", "k", "index")
 
 
-def roll(lines: Sequence[Line], depth: int = 0) -> list[Line]:
-    """The lines with the loops that make them shortest to read."""
+def roll(lines: Sequence[Line], taken: Collection[str] = ()) -> list[Line]:
+    """The lines with the loops that make them shortest to read.
+
+    Args:
+        lines: The statements of a method.
+        taken: Names that the method uses, which no loop may take for its own.
+    """
     lines = [
-        If(line.test, tuple(roll(line.body, depth))) if isinstance(line, If) else line
+        If(line.test, tuple(roll(line.body, taken))) if isinstance(line, If) else line
         for line in lines
     ]
     cost = [0.0] * (len(lines) + 1)
     choice: list[tuple[Line, int]] = [(line, 1) for line in lines]
     for at in reversed(range(len(lines))):
         cost[at] = 1 + cost[at + 1]
-        for loop, count, price in _loops_at(lines, at, depth):
+        for loop, count, price in _loops_at(lines, at, taken):
             if price + cost[at + count] < cost[at]:
                 cost[at] = price + cost[at + count]
                 choice[at] = (loop, count)
@@ -36,7 +41,9 @@ def roll(lines: Sequence[Line], depth: int = 0) -> list[Line]:
     return rolled
 
 
-def _loops_at(lines: Sequence[Line], at: int, depth: int) -> Iterator[tuple[For, int, float]]:
+def _loops_at(
+    lines: Sequence[Line], at: int, taken: Collection[str]
+) -> Iterator[tuple[For, int, float]]:
     """Every loop that may start at a line, how many lines it stands for, and how much there is to
     read in it.
     """
@@ -51,7 +58,7 @@ def _loops_at(lines: Sequence[Line], at: int, depth: int) -> Iterator[tuple[For,
             count += 1
         for turns in range(2, count + 1):
             made = _loop(
-                [lines[at + i * period : at + (i + 1) * period] for i in range(turns)], depth
+                [lines[at + i * period : at + (i + 1) * period] for i in range(turns)], taken
             )
             if made is not None:
                 loop, price = made
@@ -68,14 +75,14 @@ def _shape(line: Line) -> Any:
 HEAD, VARIED, TABLE = 0.9, 0.7, 1.0
 
 
-def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | None:
+def _loop(turns: Sequence[Sequence[Line]], taken: Collection[str]) -> tuple[For, float] | None:
     """One loop over turns of the same shape with its price, or None where there is no way to write
     it.
     """
-    counter = COUNTERS[min(depth, len(COUNTERS) - 1)]
-    trees = [[line.value for line in turn if isinstance(line, Assign)] for turn in turns]
-    if any(part == Name(counter) for tree in trees[0] for part in walk(tree)):
+    counter = next((name for name in COUNTERS if name not in taken), None)
+    if counter is None:
         return None
+    trees = [[line.value for line in turn if isinstance(line, Assign)] for turn in turns]
     rows = [[holes(tree) for tree in turn] for turn in trees]
     start = _first_number(rows)
     tables: dict[str, list[Any]] = {}
@@ -86,7 +93,7 @@ def _loop(turns: Sequence[Sequence[Line]], depth: int) -> tuple[For, float] | No
         values: list[Tree] = []
         for hole, context in enumerate(contexts(line.value)):
             column = [row[position][hole].value for row in rows]
-            made, is_varied = _expression(column, counter, start, tables, context.setting)
+            made, is_varied = _expression(column, counter, start, tables, context.setting, taken)
             if made is None:
                 return None
             varied += is_varied
@@ -130,7 +137,12 @@ def _first_number(rows: list[list[list[Const]]]) -> int:
 
 
 def _expression(
-    column: list[Any], counter: str, start: int, tables: dict[str, list[Any]], setting: str
+    column: list[Any],
+    counter: str,
+    start: int,
+    tables: dict[str, list[Any]],
+    setting: str,
+    taken: Collection[str],
 ) -> tuple[Tree | None, bool]:
     """A value as the turns of the loop have it, and whether it varies in another way than by being
     counted.
@@ -154,7 +166,9 @@ def _expression(
     for name, known in tables.items():
         if known == column:
             return Name(name), True
-    name = setting if setting not in tables else f"{setting}_{len(tables)}"
+    name, number = setting, 2
+    while name in tables or name in taken:
+        name, number = f"{setting}_{number}", number + 1
     tables[name] = column
     return Name(name), True
 

@@ -127,13 +127,13 @@ class _Namer:
             for step in steps
             if step.statement.origin is not None
         }
+        self.made_often = self._made_often()
         self.nested = self._nested()
         self.nested_readers: dict[Ref, list[int]] = {}
         for step in steps:
             if step.key in self.nested:
                 for ref in _value_refs(step.statement.tree):
                     self.nested_readers.setdefault(ref, []).append(step.key)
-        self.made_often = self._made_often()
         for key, name in self.linen_class.args.items():
             ref = Ref(key)
             self._bind(self._free(_clean(name)), ref)
@@ -204,6 +204,10 @@ class _Namer:
                 counts[step.key] != 1
                 or step.key in self.forced
                 or step.key in chosen
+                or any(
+                    isinstance(part, Construct) and part.owner in self.made_often
+                    for part in walk(tree)
+                )
                 or step.statement.is_tuple
             ):
                 continue
@@ -220,7 +224,7 @@ class _Namer:
         tree = step.statement.tree
         is_layer = _is_layer(tree)
         if consumer is None:
-            return not _is_declaration(tree)
+            return not _is_declaration(tree) and not is_layer
         reading = consumer.statement.tree
         if is_layer and (
             _is_block(tree)

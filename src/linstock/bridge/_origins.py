@@ -63,6 +63,13 @@ def _forward_line(node: torch.fx.Node) -> Origin | None:
     return None
 
 
+def part_of(origin: Origin | None, part: int, count: int) -> Origin | None:
+    """The statement, as far as it assigns one of several parts."""
+    if origin is None or len(origin.targets) != count:
+        return origin
+    return dataclasses.replace(origin, targets=(origin.targets[part],))
+
+
 def place(frame: Frame, origin: Origin | None) -> str:
     """Where something is, for a message: module path and source line."""
     return f"`{frame.path or '(the model itself)'}`" + (f", {origin}" if origin else "")

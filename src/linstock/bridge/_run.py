@@ -73,10 +73,14 @@ class Signature:
                     todo="pass all inputs that the example had",
                 )
             array = to_jax(leaves.pop(path))
-            if array.ndim != value.rank:
+            fixed = [size if isinstance(size, int) else "any" for size in value.shape]
+            fits = len(fixed) == array.ndim and all(
+                size in ("any", given) for size, given in zip(fixed, array.shape, strict=True)
+            )
+            if not fits:
                 raise InputError(
                     f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, "
-                    f"and the model takes {value.rank}",
+                    f"and the model takes {value.rank}, [{', '.join(map(str, fixed))}]",
                     todo="pass inputs as the PyTorch model takes them",
                 )
             arrays.append(array.transpose(value.order))

@@ -198,7 +198,7 @@ LOOSEST = 0
 
 
 @functools.cache
-def _field_names(node: type[Tree]) -> tuple[str, ...]:
+def _field_names(node: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(node))
 
 

@@ -44,6 +44,21 @@ class WeightRow:
     persistent: bool = True
     dtype: Dtype = FLOAT32
 
+    @property
+    def flax_shape(self) -> tuple[int, ...]:
+        """Shape of the variable."""
+        if self.joined is not None:
+            return self.joined
+        shape = self.split or self._part_shape
+        return shape if self.order is None else tuple(shape[axis] for axis in self.order)
+
+    @property
+    def _part_shape(self) -> tuple[int, ...]:
+        """Shape of the part of the tensor."""
+        if self.part is None:
+            return self.shape
+        return (self.part[1] - self.part[0], *self.shape[1:])
+
     def to_flax(self, tensor: Array) -> Array:
         """The variable that a torch tensor becomes."""
         array = tensor if self.part is None else tensor[self.part[0] : self.part[1]]
@@ -115,7 +130,7 @@ class WeightMap:
         for row in self.rows:
             if not row.persistent:
                 continue
-            array = row.to_torch(np.asarray(_get(variables, row)))
+            array = row.to_torch(_checked(np.asarray(_get(variables, row)), row))
             if row.part is None:
                 tensor = to_tensor(array).to(row.dtype)
                 state_dict.update({name: tensor.clone() for name in row.torch})
@@ -184,6 +199,16 @@ def _put(tree: dict[str, Any], path: Sequence[str], leaf: Any) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = leaf
+
+
+def _checked(variable: Array, row: WeightRow) -> Array:
+    if variable.shape != row.flax_shape:
+        raise ConversionError(
+            f"the variable `{'/'.join(row.flax)}` has shape {list(variable.shape)}, and "
+            f"{list(row.flax_shape)} goes back to `{row.torch[0]}`",
+            todo="pass variables of the module that was converted",
+        )
+    return variable
 
 
 def _get(variables: Mapping[str, Any], row: WeightRow) -> Any:

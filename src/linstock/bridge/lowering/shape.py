@@ -6,6 +6,7 @@ from typing import Any
 from linstock.bridge._builder import Builder, dtype_name
 from linstock.bridge._errors import LoweringError
 from linstock.bridge._layers import PAD_MODES
+from linstock.bridge._origins import part_of
 from linstock.bridge._rows import Row, add_row, lowers
 from linstock.bridge._shapes import insert_axis, items_at, remove_axis
 from linstock.bridge._shapes import reshape as reshaped
@@ -192,7 +193,12 @@ def split(build: Builder, self: Value, dim: int = 0) -> Any:
 
 @lowers("aten.unbind")
 def unbind(build: Builder, self: Value, dim: int = 0) -> list[Value]:
-    return [pick(build, self, dim % self.rank, i, part) for i, part in enumerate(build.parts)]
+    parts = []
+    whole = build.origin
+    for i, part in enumerate(build.parts):
+        build.origin = part_of(whole, i, len(build.parts))
+        parts.append(pick(build, self, dim % self.rank, i, part))
+    return parts
 
 
 def pick(build: Builder, value: Value, axis: int, index: Any, part: Value) -> Value:
