@@ -442,7 +442,9 @@ def _transposed(
             if axes == tuple(range(len(axes))):
                 return base
     if len(axes) == 2:
-        return method(tree, "T").function
+        if isinstance(definition, Attr) and definition.name == "T":
+            return definition.base
+        return Attr(tree, "T")
     swapped = [axis for i, axis in enumerate(axes) if axis != i]
     if len(swapped) == 2 and len(axes) > 2:
         return method(tree, "swapaxes", *sorted(swapped))

@@ -79,7 +79,7 @@ class Recorder:
         self.returned: list[list[int]] = []
         self.stack: list[int] = []
         self.tags = itertools.count()
-        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.model = model
 
     def tag_new_nodes(self) -> None:
         for node in reversed(self.graph().nodes):
@@ -106,7 +106,7 @@ class Recorder:
             return
         self.tag_new_nodes()
         parent = self.frames[self.stack[-1]] if self.stack else None
-        frame = Frame(module, self.paths.get(id(module), ""), parent, site=_calling_site())
+        frame = Frame(module, _called_path(), parent, site=_calling_site())
         given: dict[int, str] = {}
         for name, tensor in _named_tensors(module, args, kwargs):
             tag = self.tag_of(tensor)
@@ -124,7 +124,6 @@ class Recorder:
             return
         self.tag_new_nodes()
         number = self.stack.pop()
-        assert self.frames[number].module is module
         for leaf in pytree.tree_leaves(output):
             tag = self.tag_of(leaf) if isinstance(leaf, torch.Tensor) else None
             if tag is not None:
@@ -133,6 +132,7 @@ class Recorder:
     def finish(self, node_of_tag: Mapping[int, torch.fx.Node]) -> None:
         """Fills in the frames' arguments and outputs, once the final graph is known."""
         for frame, given, returned in zip(self.frames, self.given, self.returned, strict=True):
+            frame.module = self.model.get_submodule(frame.path)  # the exporter may run copies
             for tag, name in given.items():
                 if tag in node_of_tag:
                     frame.arguments.setdefault(node_of_tag[tag], name)
@@ -149,6 +149,15 @@ class Recorder:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _called_path() -> str:
+    """Path of the module that is being called."""
+    mode = proxy_tensor.get_proxy_mode()
+    assert mode is not None
+    stack = list(getattr(mode.tracer, "module_stack", {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return path.partition("@")[0].removeprefix("_export_root").removeprefix(".")
 
 
 class Watcher(TorchFunctionMode):

@@ -1,6 +1,5 @@
 """A small tree of Python expressions and its one printer."""
 
-import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -197,9 +196,13 @@ ATOM = 20
 LOOSEST = 0
 
 
-@functools.cache
-def _field_names(node: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(node))
+_FIELD_NAMES: dict[type[Tree], tuple[str, ...]] = {}
+
+
+def _field_names(node: type[Tree]) -> tuple[str, ...]:
+    if node not in _FIELD_NAMES:
+        _FIELD_NAMES[node] = tuple(field.name for field in fields(node))
+    return _FIELD_NAMES[node]
 
 
 def children(tree: Tree) -> Iterator[Tree]:

@@ -13,7 +13,10 @@ from linstock.bridge._shapes import insert_axis
 from linstock.bridge._tree import Const, IfElse, Name, Op, Tree, call
 from linstock.bridge._values import Value
 
-HEADS_INSIDE = (0, 2, 1, 3)
+
+def heads_inside(rank: int) -> tuple[int, ...]:
+    """`[*batch, heads, length, size]` stored as `[*batch, length, heads, size]`."""
+    return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
 
 
 @lowers("aten.scaled_dot_product_attention", accepts="stretched")
@@ -28,13 +31,15 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """Linen wants `[batch, length, heads, size]`, so that PyTorch's transposes before and after it vanish."""
+    """Linen wants `[batch, length, heads, size]`, so that PyTorch's transposes vanish."""
     if dropout_p:
         raise LoweringError("attention dropout in a model captured in eval mode")
-    if query.rank != 4:
-        raise LoweringError(f"attention over {query.rank} axes")
-    trees = [build.tree(build.spread(x), HEADS_INSIDE) for x in (query, key, value)]
-    if enable_gqa and query.shape[1] != key.shape[1]:
+    rank = query.rank
+    if rank < 4 or rank != key.rank or rank != value.rank:
+        raise LoweringError(f"attention over {rank} axes")
+    order = heads_inside(rank)
+    trees = [build.tree(build.spread(x), order) for x in (query, key, value)]
+    if enable_gqa and query.shape[-3] != key.shape[-3]:
         trees[1:] = [_repeated(build, tree, query, key) for tree in trees[1:]]
     usual = 1 / math.sqrt(query.shape[-1]) if isinstance(query.shape[-1], int) else None
     if scale is not None and (usual is None or not math.isclose(scale, usual, rel_tol=1e-9)):
@@ -49,9 +54,9 @@ def attention(
     settings: dict[str, Any] = {}
     if attn_mask is not None:
         is_mask = attn_mask.dtype == torch.bool
-        settings["mask" if is_mask else "bias"] = _mask(build, attn_mask)
+        settings["mask" if is_mask else "bias"] = _mask(build, attn_mask, rank)
     if is_causal:
-        sizes = (1, 1, build.size(query.shape[2]), build.size(key.shape[2]))
+        sizes = (*(1,) * (rank - 2), build.size(query.shape[-2]), build.size(key.shape[-2]))
         settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=Name("bool")))
     rate = build.training_rate("scaled_dot_product_attention")
     if rate:
@@ -59,17 +64,17 @@ def attention(
         settings["dropout_rate"] = rate
         settings["broadcast_dropout"] = False
         settings["deterministic"] = Op("not", (TRAIN,))
-    return build.result(call("nn.dot_product_attention", *trees, **settings), order=HEADS_INSIDE)
+    return build.result(call("nn.dot_product_attention", *trees, **settings), order=order)
 
 
 def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:
     """Keys or values for every head, where several heads of the queries share one."""
-    count = query.shape[1] // key.shape[1]
-    return call("jnp.repeat", tree, build.size(count), axis=2)
+    count = query.shape[-3] // key.shape[-3]
+    return call("jnp.repeat", tree, build.size(count), axis=-2)
 
 
-def _mask(build: Builder, mask: Value) -> Tree:
-    """A mask as `[batch, heads, query, key]`, with one entry where all agree."""
-    while mask.rank < 4:
+def _mask(build: Builder, mask: Value, rank: int) -> Tree:
+    """A mask as `[*batch, heads, query, key]`, with one entry where all agree."""
+    while mask.rank < rank:
         mask = insert_axis(build, mask, 0)
-    return build.tree(mask, range(4))
+    return build.tree(mask, range(rank))

@@ -235,14 +235,9 @@ def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value |
         for one, other in ((left, right), (right, left)):
             if isinstance(one, Value) and one.facet == Fill(True) and isinstance(other, Value):
                 return _broadcast(build, other)
-    if (
-        symbol == ">="
-        and isinstance(left, Value)
-        and isinstance(left.facet, Iota)
-        and left.facet.start == 0
-    ):
-        if isinstance(right, int) and right <= 0:
-            return Value(None, build.shape, torch.bool, facet=Fill(True))
+    counts_up = isinstance(left, Value) and isinstance(left.facet, Iota) and left.facet.start == 0
+    if symbol == ">=" and counts_up and isinstance(right, int) and right <= 0:
+        return Value(None, build.shape, torch.bool, facet=Fill(True))
     if symbol == "<=" and isinstance(left, Value) and isinstance(right, Value):
         return _causal_mask(build, left, right)
     return None

@@ -101,7 +101,7 @@ def _taken(build: Builder, value: Value, axis: int, index: Value) -> Value:
 
 
 def _view_by_counters(build: Builder, value: Value, indices: list[Value | None]) -> Value | None:
-    """`x[arange(n)[:, None], arange(m)[None, :]]` takes everything in its place: only axes are added."""
+    """`x[arange(n)[:, None], arange(m)[None, :]]` takes all in its place: axes are added."""
     if len(indices) != value.rank or any(
         item is None or not isinstance(item.facet, Iota) for item in indices
     ):

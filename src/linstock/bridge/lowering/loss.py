@@ -358,7 +358,7 @@ def _picked_loss(
     reduction: int,
     ignore_index: int,
 ) -> Value:
-    """Minus the score of each target; a target that is no class, such as -100, counts for nothing."""
+    """Minus the score of each target; a target that is no class (-100) counts for nothing."""
     labels = build.plain(target)
     if ignore_index >= 0:
         labels = call("jnp.where", Op("==", (labels, Const(ignore_index))), -1, labels)

@@ -106,6 +106,33 @@ def along_channels(build: Builder, value: Value, rank: int) -> Value:
     return value
 
 
+@lowers("aten.native_layer_norm")
+def native_layer_norm(
+    build: Builder,
+    input: Value,
+    normalized_shape: list[Any],
+    weight: Value | None,
+    bias: Value | None,
+    eps: float,
+) -> list[Value]:
+    """The normalized value, which is all that a forward pass reads."""
+    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    return [layer_norm(build, input, normalized_shape, weight, bias, eps)]
+
+
+@lowers("aten.native_group_norm", ignores="N C HxW")
+def native_group_norm(
+    build: Builder,
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    group: int,
+    eps: float,
+) -> list[Value]:
+    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    return [group_norm(build, input, group, weight, bias, eps)]
+
+
 @lowers("aten.instance_norm", ignores="cudnn_enabled momentum", accepts="channels_last")
 def instance_norm(
     build: Builder,

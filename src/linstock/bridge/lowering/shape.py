@@ -212,15 +212,9 @@ def pick(build: Builder, value: Value, axis: int, index: Any, part: Value) -> Va
 
 @lowers("aten.repeat")
 def repeat(build: Builder, self: Value, repeats: list[Any]) -> Value:
-    shape = build.shape
-    tree = build.plain(self)
-    if (
-        all(count == 1 for count in repeats[: len(repeats) - self.rank])
-        and len(repeats) == self.rank
-    ):
-        if all(count == 1 for count in repeats):
-            return self
-    return build.result(call("jnp.tile", tree, build.shape_tree(repeats)), shape=shape)
+    if len(repeats) == self.rank and all(count == 1 for count in repeats):
+        return self
+    return build.result(call("jnp.tile", build.plain(self), build.shape_tree(repeats)))
 
 
 @lowers("aten.flip")
