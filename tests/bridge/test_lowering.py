@@ -237,10 +237,30 @@ TENSORS = {
 }
 
 
+# An index into another input ties the sizes of the two, which leaves only some of them free.
+TIED = {"indexing", "scatters"}
+
+
 @pytest.mark.parametrize("family", TENSORS)
 def test_operations_on_tensors_agree_with_pytorch(convert, family):
     inputs, *functions = TENSORS[family]
-    convert(Each(*functions), *inputs)
+    convert(Each(*functions), *inputs, dynamic=family not in TIED)
+
+
+def test_attention_over_more_axes_agrees_with_pytorch(convert):
+    query, mask = floats(2, 3, 4, 5, 6), torch.rand(2, 3, 4, 5, 5) > 0.2
+    attend = F.scaled_dot_product_attention
+    convert(
+        Each(
+            lambda q, m: attend(q, q, q, scale=0.3),
+            lambda q, m: attend(q, q, q, is_causal=True),
+            lambda q, m: attend(q[:, 0], q[:, 1], q[:, 2], attn_mask=m[:, 0].float()),
+            lambda q, m: attend(q, q, q, attn_mask=m),
+            lambda q, m: attend(q[:, 0], q[:, 0, :2], q[:, 1, :2], enable_gqa=True),
+        ),
+        query,
+        mask,
+    )
 
 
 IMAGES = {
