@@ -329,6 +329,22 @@ def test_operations_on_images_agree_with_pytorch(convert, family, layout):
     convert(Each(*IMAGES[family]), floats(*IMAGE), layout=layout)
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "torch"])
+def test_sampling_at_places_agrees_with_pytorch(convert, layout):
+    places = 1.4 * torch.rand(2, 3, 4, 2) - 0.7
+    convert(
+        Each(
+            lambda t, g: F.grid_sample(t, g, align_corners=False),
+            lambda t, g: F.grid_sample(t, 2 * g, align_corners=True),
+            lambda t, g: F.grid_sample(t, 2 * g, padding_mode="border", align_corners=False),
+            lambda t, g: F.grid_sample(t, 2 * g, mode="nearest", align_corners=False),
+        ),
+        floats(*IMAGE),
+        places,
+        layout=layout,
+    )
+
+
 class Convolved(nn.Module):
     """Convolutions with weights that no layer holds."""
 

@@ -116,10 +116,17 @@ PAIRS: dict[type[nn.Module], Pair] = {}
 
 
 def find_pair(module: nn.Module) -> Pair | None:
-    """The row of a layer; subclasses have rows of their own or none, because they may compute
-    something else.
+    """The row of a layer, if it has one and holds its weights itself.
+
+    Subclasses have rows of their own or none, because they may compute something else; the weights
+    of a layer under `torch.nn.utils.weight_norm` are computed.
     """
-    return PAIRS.get(type(module))
+    pair = PAIRS.get(type(module))
+    if pair is None:
+        return None
+    tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers())
+    held = {name for name, _ in tensors}
+    return pair if all(weight.torch in held for weight in pair.weights_of(module)) else None
 
 
 def read(module: nn.Module, attribute: str) -> Any:

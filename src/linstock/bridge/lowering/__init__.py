@@ -40,6 +40,9 @@ from linstock.bridge.lowering import (
     resize as resize,
 )
 from linstock.bridge.lowering import (
+    sample as sample,
+)
+from linstock.bridge.lowering import (
     scatter as scatter,
 )
 from linstock.bridge.lowering import (

@@ -23,7 +23,6 @@ NOT_YET = {
     "aten.convolution_backward": _BACKWARD,
     "aten.embedding_dense_backward": _BACKWARD,
     "aten.empty_strided": _STORAGE,
-    "aten.grid_sampler_2d": "sampling an image at given places is not written yet",
     "aten.max_pool2d_with_indices_backward": _BACKWARD,
     "aten.native_group_norm_backward": _BACKWARD,
     "aten.native_layer_norm_backward": _BACKWARD,
