@@ -183,12 +183,6 @@ def resnet18():
     return torchvision.models.resnet18(weights=None), (torch.randn(1, 3, 64, 64),), {}
 
 
-def mobilenet_v2():
-    import torchvision
-
-    return torchvision.models.mobilenet_v2(weights=None), (torch.randn(1, 3, 64, 64),), {}
-
-
 def vit():
     import torchvision
 
@@ -220,7 +214,7 @@ def bert_config():
     )
 
 
-def bert_inputs():
+def padded_tokens():
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[1, 6:] = 0
     return {"input_ids": torch.randint(1, 50, (2, 9)), "attention_mask": mask}
@@ -229,13 +223,13 @@ def bert_inputs():
 def bert():
     from transformers import BertModel
 
-    return BertModel(bert_config()), (), bert_inputs()
+    return BertModel(bert_config()), (), padded_tokens()
 
 
 def bert_lm():
     from transformers import BertForMaskedLM
 
-    return BertForMaskedLM(bert_config()), (), bert_inputs()
+    return BertForMaskedLM(bert_config()), (), padded_tokens()
 
 
 def gpt2_config():
@@ -249,6 +243,7 @@ def gpt2_config():
         n_head=2,
         bos_token_id=1,
         eos_token_id=1,
+        use_cache=False,
     )
 
 
@@ -261,7 +256,7 @@ def gpt2():
 def gpt2_lm():
     from transformers import GPT2LMHeadModel
 
-    return GPT2LMHeadModel(gpt2_config()), (), {"input_ids": torch.randint(0, 50, (2, 9))}
+    return GPT2LMHeadModel(gpt2_config()), (), padded_tokens()
 
 
 def vgg():
@@ -287,6 +282,16 @@ def convnet():
 ZOO = {
     build.__name__: build
     for build in (
-        resnet18, mobilenet_v2, vit, bert, bert_lm, gpt2, gpt2_lm, vgg, tied, buffers, encoder, convnet,
+        resnet18,
+        vit,
+        bert,
+        bert_lm,
+        gpt2,
+        gpt2_lm,
+        vgg,
+        tied,
+        buffers,
+        encoder,
+        convnet,
     )
-}  # fmt: skip
+}

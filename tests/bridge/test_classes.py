@@ -1,4 +1,4 @@
-"""Classes: which calls share one, what becomes a field or a flag, who owns and who calls a submodule."""
+"""Classes: which calls share one, what becomes a field, who owns and who calls a submodule."""
 
 import ast
 import types

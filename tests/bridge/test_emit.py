@@ -181,5 +181,6 @@ def test_text_that_is_no_python_is_our_mistake():
 
 
 def test_imports_are_sorted_and_unused_ones_dropped():
-    source = "from flax import linen as nn\nimport jax\nimport jax.numpy as jnp\n\nx = nn.relu(jnp.zeros(1))\n"
+    imports = "from flax import linen as nn\nimport jax\nimport jax.numpy as jnp\n"
+    source = f"{imports}\nx = nn.relu(jnp.zeros(1))\n"
     assert formatted(source).startswith("import jax.numpy as jnp\nfrom flax import linen as nn\n")

@@ -241,11 +241,13 @@ def test_a_folder_that_exists(tmp_path):
 CALLS = [
     (
         lambda c: c(),
-        "the inputs do not fit the model: missing a required argument: 'x'\n  why: it takes `(x, scale=1.0)`",
+        "the inputs do not fit the model: missing a required argument: 'x'\n"
+        "  why: it takes `(x, scale=1.0)`",
     ),
     (
         lambda c: c(X[0]),
-        "the input `x` has 1 axes, [4], and the model takes 2\n  do: pass inputs as the PyTorch model takes them",
+        "the input `x` has 1 axes, [4], and the model takes 2, [any, 4]\n"
+        "  do: pass inputs as the PyTorch model takes them",
     ),
     (
         lambda c: c(X, 2.0),

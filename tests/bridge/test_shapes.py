@@ -1,4 +1,4 @@
-"""Reshaping: chains of shape operations give what PyTorch's give, also behind a channels-last image."""
+"""Reshaping: chains of shape operations give what PyTorch's give, also on channels-last images."""
 
 import math
 

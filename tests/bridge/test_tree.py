@@ -119,9 +119,9 @@ def normal(tree):
     """Negative numbers as Python's parser sees them: a sign before a number."""
 
     def change(part):
-        if isinstance(part, Const) and isinstance(part.value, int | float):
-            if not isinstance(part.value, bool) and math.copysign(1, part.value) < 0:
-                return Op("neg", (Const(-part.value),))
+        is_number = isinstance(part, Const) and type(part.value) in (int, float)
+        if is_number and math.copysign(1, part.value) < 0:
+            return Op("neg", (Const(-part.value),))
         return None
 
     return rewrite(tree, change)

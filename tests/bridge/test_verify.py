@@ -195,7 +195,8 @@ def test_a_variable_that_only_init_makes_is_found(change_source):
     change_source(
         "    def __call__(self, x):\n",
         "    def __call__(self, x):\n"
-        '        if self.is_initializing():\n            self.param("extra", nn.initializers.zeros, (1,))\n',
+        "        if self.is_initializing():\n"
+        '            self.param("extra", nn.initializers.zeros, (1,))\n',
     )
     report = to_linen(Net().eval(), (X,)).report
     assert not report.ok

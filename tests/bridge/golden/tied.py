@@ -1,0 +1,24 @@
+"""TiedModel in Flax Linen, converted from `nets.TiedModel`.
+
+    model = TiedModel()
+    variables = model.init(jax.random.key(0), jnp.zeros((2, 5), jnp.int32))  # fresh, or converted:
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    outputs = model.apply(variables, tokens)
+
+with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+"""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class TiedModel(nn.Module):
+    """`nets.TiedModel`."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        embed = nn.Embed(11, 8, name="embed")
+        hidden = embed(tokens)
+        hidden = hidden + jnp.tanh(nn.Dense(8, name="mix")(hidden))
+        hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
+        return hidden @ embed.variables["params"]["embedding"].T, hidden
