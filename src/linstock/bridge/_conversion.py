@@ -196,7 +196,7 @@ def to_linen(
                 return _run(wide if in_float64 else module, _as_jax(tree), signature, args, kwargs)
 
             with steps("verify"):
-                _verify(model, args, kwargs, run, captured, report)
+                _verify(model, args, kwargs, run, signature, report)
                 if report.ok:
                     _check_init(module, signature, variables, args, kwargs, report)
     samples = _docstring_samples(emitted, lowered, signature, args, kwargs)
@@ -205,15 +205,10 @@ def to_linen(
 
 
 def _verify(
-    model: torch.nn.Module, args: Any, kwargs: Any, run: Any, captured: Capture, report: Report
+    model: torch.nn.Module, args: Any, kwargs: Any, run: Any, signature: Signature, report: Report
 ) -> None:
-    batch_is_free = any(
-        isinstance(node.meta.get("val"), torch.Tensor)
-        and node.meta["val"].dim()
-        and isinstance(node.meta["val"].shape[0], torch.SymInt)
-        for node in captured.program.graph.nodes
-        if node.op == "placeholder"
-    )
+    sizes = [value.shape[0] for _, value in signature.inputs if value.rank]
+    batch_is_free = bool(sizes) and not any(isinstance(size, int) for size in sizes)
     verify(model, args, kwargs, run, dynamic=batch_is_free, report=report)
 
 

@@ -144,20 +144,19 @@ def _bare(value: Tree) -> str:
 
 def _imports(blocks: Sequence[str], runtime: str) -> str:
     body = "\n".join(blocks)
-    lines = [line for name, line in GLOBALS.items() if re.search(rf"\b{name}\b", body)]
-    return "\n".join([*lines, RUNTIMES[runtime]])
+    used = [name for name in GLOBALS if re.search(rf"\b{name}\b", body)]
+    standard = [GLOBALS[name] + "\n" for name in used if name == "partial"]
+    others = [GLOBALS[name] for name in used if name != "partial"]
+    return "\n".join([*standard, *others, RUNTIMES[runtime]])
 
 
 def formatted(source: str) -> str:
-    """The source after ruff's formatter and import sorter, both with their default settings.
+    """The source after ruff's formatter with its default settings.
 
     Raises:
         ConversionError: ruff is not installed, or does not understand what was emitted.
     """
     command = _ruff()
-    source = _run(
-        [*command, "check", "--isolated", "--select", "I,F401", "--fix", "--quiet", "-"], source
-    )
     return _run([*command, "format", "--isolated", "--quiet", "-"], source)
 
 

@@ -34,11 +34,12 @@ def functionalize(graph: Graph) -> tuple[set[str], dict[Node, Node]]:
             node.replace_all_uses_with(source)
             replaced[node] = replaced.get(source, source)
     written: set[str] = set()
+    writes = _Writes(graph)
     for node in list(graph.nodes):
         if node.op == "call_function":
             for argument in _written_arguments(node):
                 written.add(_storage(argument).name)
-                _propagate(graph, argument, node)
+                writes.propagate(argument, node)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
             graph.erase_node(node)
@@ -74,42 +75,59 @@ def _written_arguments(node: Node) -> list[Node]:
     return found
 
 
-def _propagate(graph: Graph, old: Node, new: Node) -> None:
-    """After `new`, it is what `old` holds: for later readers, for what `old` is a view of, and for
-    the other views of that.
+class _Writes:
+    """Carries writes to whatever shares storage with what is written.
+
+    Attributes:
+        graph: The graph.
+        values: Node -> the views of it that were written to, with the value each has had since.
     """
-    later = _nodes_after(new)
-    _replace_later_uses(old, new, later)
-    last = _refresh_views(graph, old, new, later, new, skip=new)
-    while (source := _view_source(old)) is not None:
-        with graph.inserting_after(last):
-            restored = _write_back(graph, source, old, new)
-        if restored is None:
-            return
-        if restored is not new:
-            restored.meta = {**last.meta, "val": source.meta["val"]}
-            last = restored
-        _replace_later_uses(source, restored, later)
-        last = _refresh_views(graph, source, restored, later, last, skip=old)
-        old, new = source, restored
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.values: dict[Node, list[tuple[Node, Node]]] = {}
+
+    def propagate(self, old: Node, new: Node) -> None:
+        """After `new`, it is what `old` holds: for later readers, for what `old` is a view of, and
+        for the other views of that.
+        """
+        later = _nodes_after(new)
+        _replace_later_uses(old, new, later)
+        last = self.refresh_views(old, new, later, new, skip=new)
+        while (source := _view_source(old)) is not None:
+            with self.graph.inserting_after(last):
+                restored = _write_back(self.graph, source, old, new)
+            if restored is None:
+                return
+            if restored is not new:
+                restored.meta = {**last.meta, "val": source.meta["val"]}
+                last = restored
+            _replace_later_uses(source, restored, later)
+            last = self.refresh_views(source, restored, later, last, skip=old)
+            self.values.setdefault(restored, []).append((old, new))
+            old, new = source, restored
+
+    def refresh_views(
+        self, source: Node, new: Node, later: set[Node], last: Node, skip: Node
+    ) -> Node:
+        """Takes the views of `source` anew from `new`, behind `last`; gives the last new node."""
+        views = [
+            (view, view)
+            for view in source.users
+            if view not in later and view not in (skip, new) and _view_source(view) is source
+        ]
+        for view, value in [*views, *self.values.pop(source, [])]:
+            if view is skip:
+                continue
+            with self.graph.inserting_after(last):
+                again = self.graph.node_copy(view, functools.partial(_replaced, view=view, new=new))
+            _replace_later_uses(value, again, later)
+            last = self.refresh_views(value, again, later, again, skip=again)
+        return last
 
 
-def _refresh_views(
-    graph: Graph, source: Node, new: Node, later: set[Node], last: Node, skip: Node
-) -> Node:
-    """Takes the views of `source` anew from `new`, behind `last`; gives the last node inserted."""
-    for view in list(source.users):
-        if view in later or view in (skip, new) or _view_source(view) is not source:
-            continue
-        with graph.inserting_after(last):
-            again = graph.node_copy(view, functools.partial(_replaced, old=source, new=new))
-        _replace_later_uses(view, again, later)
-        last = _refresh_views(graph, view, again, later, again, skip=again)
-    return last
-
-
-def _replaced(node: Node, old: Node, new: Node) -> Node:
-    return new if node is old else node
+def _replaced(node: Node, view: Node, new: Node) -> Node:
+    return new if node is view.args[0] else node
 
 
 def _nodes_after(node: Node) -> set[Node]:
@@ -145,24 +163,23 @@ def _permuted_back(graph: Graph, permute: Node, new: Node) -> Node:
     return graph.call_function(aten.permute.default, (new, inverse))
 
 
-def _part_written_back(graph: Graph, source: Node, part: Node, new: Node) -> Node | None:
-    """Writes one of the parts that `split`, `chunk` or `unbind` gave; None where its place is
-    unknown.
-    """
+def _part_written_back(graph: Graph, part: Node, new: Node) -> Node:
+    """Joins the parts that `split`, `chunk` or `unbind` gave again, one of them written to."""
     split, index = part.args
     assert isinstance(split, Node)
-    assert isinstance(index, int)
-    name = str(split.target).split(".")[1]
-    at = 1 if name == "unbind" else 2
-    axis: Any = split.args[at] if len(split.args) > at else split.kwargs.get("dim", 0)
-    if name == "unbind":
-        return graph.call_function(aten.select_scatter.default, (source, new, axis, index))
-    sizes = [value.shape[axis] for value in split.meta["val"]]
-    if not all(isinstance(size, int) for size in sizes[: index + 1]):
-        return None
-    start = sum(sizes[:index])
-    stop = start + sizes[index]
-    return graph.call_function(aten.slice_scatter.default, (source, new, axis, start, stop))
+    joins = str(split.target).startswith("aten.unbind")
+    at = 1 if joins else 2
+    axis = split.args[at] if len(split.args) > at else split.kwargs.get("dim", 0)
+    parts = []
+    for i, value in enumerate(split.meta["val"]):
+        if i == index:
+            parts.append(new)
+            continue
+        with graph.inserting_after(split):
+            item = graph.call_function(getitem, (split, i))
+        item.meta = {**split.meta, "val": value}
+        parts.append(item)
+    return graph.call_function(aten.stack.default if joins else aten.cat.default, (parts, axis))
 
 
 _RESHAPES = (
@@ -192,9 +209,7 @@ def _write_back(graph: Graph, source: Node, view: Node, new: Node) -> Node | Non
     if view.target in _RESHAPES:
         return graph.call_function(aten.view_as.default, (new, source))
     if view.target is getitem:
-        written = _part_written_back(graph, source, view, new)
-        if written is not None:
-            return written
+        return _part_written_back(graph, view, new)
     if str(view.target).startswith("aten.to."):
         return new if view.meta["val"].dtype == source.meta["val"].dtype else None
     return graph.call_function(write_through_unknown_view, (source, new))
