@@ -209,6 +209,10 @@ class Builder:
         """The expression of a parameter, stored in the given order."""
         raise NotImplementedError
 
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+        raise NotImplementedError
+
     def training_rate(self, kind: str) -> float:
         """The dropout rate of the operation at hand in training, where eval mode shows none."""
         raise NotImplementedError

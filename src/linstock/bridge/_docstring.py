@@ -31,7 +31,7 @@ def describe(
     names = ", ".join(emitted_args)
     yield f"    model = {root}()"
     yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh, or converted:"
-    yield f"    variables = unflatten_dict({LOAD}, sep='/')"
+    yield f'    variables = unflatten_dict({LOAD}, sep="/")'
     yield f"    outputs = model.apply(variables, {names})"
     if needs.train:
         extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (
@@ -40,7 +40,8 @@ def describe(
         targets = "outputs, updates" if needs.batch_stats else "outputs"
         yield f"    {targets} = model.apply(variables, {names}, train=True{extra})"
     yield ""
-    yield "with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`."
+    yield "with `import jax, jax.numpy as jnp, safetensors.flax` and"
+    yield "`from flax.traverse_util import unflatten_dict`."
     if needs.batch_stats:
         yield ""
         yield BATCH_NORM

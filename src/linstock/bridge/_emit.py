@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from linstock.bridge._classes import LinenClass
 from linstock.bridge._errors import ConversionError
 from linstock.bridge._loops import roll
-from linstock.bridge._naming import Assign, For, If, Line, Method, Return, fold_return, name_steps
+from linstock.bridge._naming import (
+    Assign,
+    For,
+    If,
+    Line,
+    Method,
+    Return,
+    fold_return,
+    name_steps,
+    nest_layers,
+)
 from linstock.bridge._partials import share_settings
 from linstock.bridge._tree import Const, Seq, Tree, text
 
@@ -107,7 +117,7 @@ def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
     yield "    @nn.compact"
     yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
     taken = {"self", "train", *method.args, *_locals(method.lines)}
-    lines = share_settings(method.lines, taken)
+    lines = nest_layers(share_settings(method.lines, taken))
     for line in _printed(fold_return(roll(lines, taken))):
         yield f"        {line}"
 

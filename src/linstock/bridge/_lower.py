@@ -248,6 +248,11 @@ class FrameLowering(Builder):
         if "training" in getattr(module.forward, "__code__", _NO_CODE).co_names:
             self.model.silent.setdefault(module.__qualname__, []).append(frame.path)
 
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+        if text not in self.model.notes:
+            self.model.notes.append(text)
+
     def training_rate(self, kind: str) -> float:
         """The dropout rate of the operation at hand in training, where eval mode shows none."""
         frame = self.inlined[-1] if self.inlined else self.frame

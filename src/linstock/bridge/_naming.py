@@ -234,13 +234,23 @@ class _Namer:
             return False
         if _is_declaration(tree) or self._has_own_name(step, consumer):
             return False
-        if _is_layer(reading) and length[step.key] > SHORT:
+        if _is_layer(reading) and (
+            length[step.key] > SHORT or not self._is_same_line(step, consumer)
+        ):
             return False
         if length[step.key] + len(text(reading)) <= (
             WIDE if _is_chained(reading, step.key) else WIDTH
         ):
             return True
         return not is_layer and length[step.key] <= WIDTH
+
+    @staticmethod
+    def _is_same_line(step: Step, consumer: Step) -> bool:
+        """Whether the source has both in one statement, or does not name the first."""
+        own, other = step.statement.origin, consumer.statement.origin
+        if own is None or other is None or not own.targets:
+            return True
+        return (own.file, own.statement) == (other.file, other.statement)
 
     def _has_own_name(self, step: Step, consumer: Step) -> bool:
         """Whether the source names the value, and its reader otherwise."""
@@ -508,7 +518,7 @@ def _is_block(tree: Tree) -> bool:
     return (
         isinstance(function, Construct)
         and isinstance(function.function, Name)
-        and not function.function.id.startswith("nn.")
+        and function.function.id[0].isupper()
     )
 
 
@@ -539,6 +549,34 @@ def _clean(name: str) -> str:
     if not name.isidentifier() or name.strip("_") == "" or keyword.iskeyword(name):
         return ""
     return f"{name}_" if name in RESERVED else name
+
+
+def nest_layers(lines: Sequence[Line]) -> list[Line]:
+    """`x = norm(x)` and then `x = nn.relu(x)` as `x = nn.relu(norm(x))`, where that is short."""
+    nested: list[Line] = []
+    for line in lines:
+        if isinstance(line, If):
+            line = If(line.test, tuple(nest_layers(line.body)))
+        before = nested[-1] if nested else None
+        if isinstance(before, Assign) and isinstance(line, Assign):
+            merged = _merged(before, line)
+            if merged is not None:
+                nested[-1] = merged
+                continue
+        nested.append(line)
+    return nested
+
+
+def _merged(first: Assign, second: Assign) -> Assign | None:
+    name = Name(first.targets[0])
+    if first.targets != second.targets or len(first.targets) > 1 or not _is_layer(first.value):
+        return None
+    if _is_block(first.value) or _is_layer(second.value):
+        return None
+    if sum(part == name for part in walk(second.value)) != 1:
+        return None
+    value = rewrite(second.value, lambda part: first.value if part == name else None)
+    return Assign(second.targets, value) if len(text(value)) <= WIDTH else None
 
 
 def fold_return(lines: list[Line]) -> list[Line]:

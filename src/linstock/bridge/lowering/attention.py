@@ -10,7 +10,7 @@ from linstock.bridge._builder import Builder
 from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import lowers
 from linstock.bridge._shapes import insert_axis
-from linstock.bridge._tree import Const, IfElse, Name, Op, Tree, call
+from linstock.bridge._tree import Const, IfElse, Index, Name, Op, Tree, call, method
 from linstock.bridge._values import Value
 
 
@@ -64,7 +64,22 @@ def attention(
         settings["dropout_rate"] = rate
         settings["broadcast_dropout"] = False
         settings["deterministic"] = Op("not", (TRAIN,))
-    return build.result(call("nn.dot_product_attention", *trees, **settings), order=order)
+    made: Tree = call("nn.dot_product_attention", *trees, **settings)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        made = _without_blind_rows(build, made, attn_mask, settings["mask"])
+    return build.result(made, order=order)
+
+
+def _without_blind_rows(build: Builder, made: Tree, mask: Value, written: Tree) -> Tree:
+    """Where a query may see no key at all, PyTorch gives zeros and Linen the mean of the values."""
+    if mask.rank < 2 or mask.is_single(mask.rank - 2):
+        build.note(
+            "where a mask hides every key of an example, attention gives zeros in PyTorch and "
+            "the mean of the values here"
+        )
+        return made
+    seen = method(method(written, "any", axis=-1), "swapaxes", -1, -2)
+    return Op("*", (made, Index(seen, (Name("..."), Const(None)))))
 
 
 def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:
