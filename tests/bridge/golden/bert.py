@@ -2,11 +2,12 @@
 
     model = BertModel()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 9), jnp.int32), jnp.zeros((2, 9), jnp.int32))  # fresh, or converted:
-    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
     outputs = model.apply(variables, input_ids, attention_mask)
     outputs = model.apply(variables, input_ids, attention_mask, train=True, rngs={"dropout": key})
 
-with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+with `import jax, jax.numpy as jnp, safetensors.flax` and
+`from flax.traverse_util import unflatten_dict`.
 """
 
 import jax.numpy as jnp
@@ -25,9 +26,8 @@ class BertEmbeddings(nn.Module):
         position_embeddings = nn.Embed(24, 16, name="position_embeddings")(
             jnp.arange(input_ids.shape[-1])[None]
         )
-        embeddings = nn.LayerNorm(epsilon=1e-12, name="LayerNorm")(
-            inputs_embeds + token_type_embeddings + position_embeddings
-        )
+        embeddings = inputs_embeds + token_type_embeddings + position_embeddings
+        embeddings = nn.LayerNorm(epsilon=1e-12, name="LayerNorm")(embeddings)
         return nn.Dropout(0.1, deterministic=not train)(embeddings)
 
 

@@ -2,11 +2,12 @@
 
     model = GPT2LMHeadModel()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 9), jnp.int32), jnp.zeros((2, 9), jnp.int32))  # fresh, or converted:
-    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
     outputs = model.apply(variables, input_ids, attention_mask)
     outputs = model.apply(variables, input_ids, attention_mask, train=True, rngs={"dropout": key})
 
-with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+with `import jax, jax.numpy as jnp, safetensors.flax` and
+`from flax.traverse_util import unflatten_dict`.
 """
 
 import jax.numpy as jnp
@@ -49,15 +50,18 @@ class GPT2Attention(nn.Module):
         key_states = key_states.reshape(*hidden_states.shape[:2], -1, 8)
         value_states = value_states.reshape(*hidden_states.shape[:2], -1, 8)
         query_states = query_states.reshape(*hidden_states.shape[:2], -1, 8)
-        attn_output = nn.dot_product_attention(
-            query_states,
-            key_states,
-            value_states,
-            mask=attention_mask,
-            dropout_rng=self.make_rng("dropout") if train else None,
-            dropout_rate=0.1,
-            broadcast_dropout=False,
-            deterministic=not train,
+        attn_output = (
+            nn.dot_product_attention(
+                query_states,
+                key_states,
+                value_states,
+                mask=attention_mask,
+                dropout_rng=self.make_rng("dropout") if train else None,
+                dropout_rate=0.1,
+                broadcast_dropout=False,
+                deterministic=not train,
+            )
+            * attention_mask.any(axis=-1).swapaxes(-1, -2)[..., None]
         )
         attn_output = attn_output.reshape(*hidden_states.shape[:2], -1)
         attn_output = Conv1D(16, name="c_proj")(attn_output)
@@ -99,6 +103,7 @@ class GPT2Model(nn.Module):
         position_embeds = nn.Embed(24, 16, name="wpe")(
             jnp.arange(input_ids.shape[-1])[None]
         )
+        hidden_states = inputs_embeds + position_embeds
         attention_mask = attention_mask.astype(bool)
         causal_mask = (
             jnp.tril(
@@ -106,9 +111,7 @@ class GPT2Model(nn.Module):
             )
             & attention_mask[:, None, None]
         )
-        hidden_states = nn.Dropout(0.1, deterministic=not train)(
-            inputs_embeds + position_embeds
-        )
+        hidden_states = nn.Dropout(0.1, deterministic=not train)(hidden_states)
         for i in range(2):
             hidden_states = GPT2Block(name=f"h_{i}")(hidden_states, causal_mask, train)
         return nn.LayerNorm(epsilon=1e-5, name="ln_f")(hidden_states)

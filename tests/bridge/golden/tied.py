@@ -2,10 +2,11 @@
 
     model = TiedModel()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 5), jnp.int32))  # fresh, or converted:
-    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
     outputs = model.apply(variables, tokens)
 
-with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+with `import jax, jax.numpy as jnp, safetensors.flax` and
+`from flax.traverse_util import unflatten_dict`.
 """
 
 import jax.numpy as jnp

@@ -4,11 +4,12 @@
 
     model = Vgg()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 16, 16, 3)))  # fresh, or converted:
-    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
     outputs = model.apply(variables, x)
     outputs, updates = model.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": key})
 
-with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+with `import jax, jax.numpy as jnp, safetensors.flax` and
+`from flax.traverse_util import unflatten_dict`.
 
 In training, `nn.BatchNorm` keeps a running average of the biased variance, and PyTorch
 of the unbiased one, n / (n - 1) times as large for n values a channel. Evaluation is

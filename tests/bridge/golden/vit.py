@@ -4,10 +4,11 @@
 
     model = VisionTransformer()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))  # fresh, or converted:
-    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep='/')
+    variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
     outputs = model.apply(variables, x)
 
-with `import jax, safetensors.flax` and `from flax.traverse_util import unflatten_dict`.
+with `import jax, jax.numpy as jnp, safetensors.flax` and
+`from flax.traverse_util import unflatten_dict`.
 """
 
 import jax.numpy as jnp
@@ -29,8 +30,7 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, input):
         x = nn.LayerNorm(name="ln_1")(input)
-        x = nn.MultiHeadDotProductAttention(2, name="self_attention")(x)
-        x = x + input
+        x = nn.MultiHeadDotProductAttention(2, name="self_attention")(x) + input
         y = nn.LayerNorm(name="ln_2")(x)
         y = MLPBlock(name="mlp")(y)
         return x + y
@@ -64,5 +64,5 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate(
             [jnp.broadcast_to(class_token, (x.shape[0], 1, 16)), x], axis=1
         )
-        x = Encoder(name="encoder")(x)
-        return nn.Dense(7, name="heads_head")(x[:, 0])
+        x = Encoder(name="encoder")(x)[:, 0]
+        return nn.Dense(7, name="heads_head")(x)
