@@ -177,6 +177,7 @@ TENSORS = {
         lambda t: (t.cumsum(1), t.cumprod(-1), t.logcumsumexp(-1)),
         lambda t: (t > 0).cumsum(1),
         lambda t: t.long().cumsum(1, dtype=torch.float),
+        lambda t: (9 * t).cumsum(1, dtype=torch.int32),
         lambda t: (t.cummax(1)[0], t.cummin(2)[0]),
     ),
     "sorting": (
@@ -188,6 +189,7 @@ TENSORS = {
         lambda t: t.kthvalue(2, 1)[0],
         lambda t: t.median(1, True)[0],
         lambda t: t.quantile(0.3, dim=1),
+        lambda t: torch.histc((t.abs() * 3).floor(), 5, 0, 4),
     ),
     "products": (
         (floats(2, 3, 4), floats(2, 4, 5)),

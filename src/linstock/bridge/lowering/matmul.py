@@ -145,6 +145,25 @@ def einsum(build: Builder, equation: str, tensors: list[Value], path: Any = None
     return build.result(call("jnp.einsum", f"{','.join(stored)}->{output}", *trees))
 
 
+@lowers("aten._grouped_mm")
+def grouped_product(
+    build: Builder,
+    offs: Value,
+    self: Value | None = None,
+    mat2: Value | None = None,
+    input: Value | None = None,
+    weight: Value | None = None,
+) -> Value:
+    """Rows in groups, each with a matrix of its own; `offs` says where the groups end."""
+    rows, matrices = (input, weight) if self is None else (self, mat2)
+    assert rows is not None
+    assert matrices is not None
+    if rows.rank != 2 or matrices.rank != 3:
+        raise LoweringError("groups of columns")
+    sizes = call("jnp.diff", build.plain(offs), prepend=0)
+    return build.result(call("jax.lax.ragged_dot", build.plain(rows), build.plain(matrices), sizes))
+
+
 @lowers("aten.tensordot")
 def tensordot(
     build: Builder, self: Value, other: Value, dims_self: list[int], dims_other: list[int]

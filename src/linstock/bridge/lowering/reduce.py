@@ -22,7 +22,6 @@ REDUCTIONS = {
     "any": "jnp.any",
     "nansum": "jnp.nansum",
     "nanmean": "jnp.nanmean",
-    "count_nonzero": "jnp.count_nonzero",
 }
 
 
@@ -68,7 +67,8 @@ def _reduction(function: str) -> Any:
 
 def _in_result_type(build: Builder, value: Value) -> Value:
     """The operand in the dtype that PyTorch accumulates and returns in."""
-    if value.dtype == build.dtype or build.dtype == torch.bool or not build.dtype.is_floating_point:
+    both_exact = not (value.dtype.is_floating_point or build.dtype.is_floating_point)
+    if value.dtype == build.dtype or build.dtype == torch.bool or both_exact:
         return value
     tree = method(build.tree(value), "astype", dtype_name(build.dtype))
     return build.result(tree, order=value.order, shape=value.shape)
@@ -114,6 +114,11 @@ def _extreme(name: str) -> Any:
 for _name in ("max", "min"):
     add_row(Row(f"aten.{_name}.dim", _extreme(_name), frozenset(), __file__))
     add_row(Row(f"aten.{_name}.default", _reduction(f"jnp.{_name}"), frozenset(), __file__))
+
+
+@lowers("aten.count_nonzero")
+def count_nonzero(build: Builder, self: Value, dim: Any = None) -> Value:
+    return reduced(build, "jnp.count_nonzero", self, dim, False)
 
 
 @lowers("aten.argmax")

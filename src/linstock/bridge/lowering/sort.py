@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from linstock.bridge._builder import Builder
+from linstock.bridge._builder import Builder, dtype_name
 from linstock.bridge._errors import LoweringError
 from linstock.bridge._rows import lowers
-from linstock.bridge._tree import Index, Op, Span, Tree, call
+from linstock.bridge._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge._values import Value
 
 
@@ -138,3 +138,12 @@ def _running(build: Builder, function: str, value: Value, dim: int) -> list[Valu
     build.shape, build.dtype = build.parts[0].shape, torch.float32
     tree = call(function, build.tree(value), axis=value.position(dim))
     return [build.result(tree, order=value.order, dtype=value.dtype)]
+
+
+@lowers("aten.histc")
+def histc(build: Builder, self: Value, bins: int = 100, min: float = 0, max: float = 0) -> Value:
+    if min == max:
+        raise LoweringError("a histogram between the smallest and the largest value")
+    found = call("jnp.histogram", build.plain(self), bins, range=(min, max))
+    counts = Index(found, (Const(0),))
+    return build.result(method(counts, "astype", dtype_name(build.dtype)))
