@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from linstock.bridge._frames import SITE_TAG, Frame, Site, is_library
+from linstock.bridge._frames import SITE_TAG, Site, is_library
 
 STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 
@@ -68,11 +68,6 @@ def part_of(origin: Origin | None, part: int, count: int) -> Origin | None:
     if origin is None or len(origin.targets) != count:
         return origin
     return dataclasses.replace(origin, targets=(origin.targets[part],))
-
-
-def place(frame: Frame, origin: Origin | None) -> str:
-    """Where something is, for a message: module path and source line."""
-    return f"`{frame.path or '(the model itself)'}`" + (f", {origin}" if origin else "")
 
 
 @functools.lru_cache(maxsize=4096)
