@@ -180,7 +180,7 @@ for name in {names}:
 
 
 def test_the_text_is_the_same_in_a_process_with_another_hash_seed(nets):
-    names = ("tied", "buffers", "convnet", "encoder")
+    names = ("buffers", "convnet")
     texts = []
     for name in names:
         torch.manual_seed(0)

@@ -180,7 +180,13 @@ def test_text_that_is_no_python_is_our_mistake():
         formatted("def f(:\n")
 
 
-def test_imports_are_sorted_and_unused_ones_dropped():
-    imports = "from flax import linen as nn\nimport jax\nimport jax.numpy as jnp\n"
-    source = f"{imports}\nx = nn.relu(jnp.zeros(1))\n"
-    assert formatted(source).startswith("import jax.numpy as jnp\nfrom flax import linen as nn\n")
+def test_imports_come_in_ruffs_order():
+    blocks = ["x = partial(nn.relu, jnp.zeros(1))", "y = jax.jit"]
+    source = "\n\n".join([emit_module._imports(blocks, "flax"), *blocks]) + "\n"
+    result = ruff(source, "check", "--select", "I,F")
+    assert result.returncode == 0, result.stdout
+    assert emit_module._imports(["y = nn.relu"], "linstock") == "from linstock import linen as nn"
+
+
+def test_the_formatter_lays_lines_out():
+    assert formatted("x  =  {'a':1}\n") == 'x = {"a": 1}\n'

@@ -98,7 +98,7 @@ def test_names_that_count_in_steps_of_two_are_not_lost(convert):
     assert set(conversion.variables["params"]) == {f"net_{i}" for i in (0, 2, 4, 6)}
 
 
-@pytest.mark.xfail(reason="the activation is nested in the next turn's layer, so the first differs")
+@pytest.mark.xfail(reason="an activation is nested in the next layer: the first turn differs")
 def test_two_layers_a_turn_are_one_loop(convert):
     class Numbered(nn.Module):
         def __init__(self):

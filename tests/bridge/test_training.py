@@ -200,7 +200,7 @@ def gradients_agree(model, x, conversion, array, training):
             found = conversion.module.apply(given, array)
         return (found * as_array(weights)).sum()
 
-    grads, by_input = jax.grad(loss, (0, 1))(conversion.variables["params"], array)
+    grads, by_input = jax.jit(jax.grad(loss, (0, 1)))(conversion.variables["params"], array)
     found = conversion.weight_map.to_torch({"params": grads, **rest})
     for name, parameter in model.named_parameters():
         # Sums over the batch in float32: relative to the largest entry of each.
@@ -239,7 +239,7 @@ def test_a_tied_weight_gets_the_gradient_of_both_uses(zoo, zoo_model):
         logits, *_ = conversion.module.apply({"params": params}, as_array(tokens))
         return (logits**2).sum()
 
-    grads = jax.grad(loss)(conversion.variables["params"])
+    grads = jax.jit(jax.grad(loss))(conversion.variables["params"])
     expected = model.embed.weight.grad.numpy()
     found = np.asarray(grads["embed"]["embedding"])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())

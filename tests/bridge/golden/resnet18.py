@@ -67,12 +67,13 @@ class ResNet(nn.Module):
         x = nn.Conv(64, (7, 7), strides=2, padding=3, use_bias=False, name="conv1")(x)
         x = nn.BatchNorm(momentum=0.9, use_running_average=not train, name="bn1")(x)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for i in range(2):
-            x = BasicBlock(64, name=f"layer1_{i}")(x, train)
-        x = BasicBlock(128, downsample=True, stride=2, name="layer2_0")(x, train)
-        x = BasicBlock(128, name="layer2_1")(x, train)
-        x = BasicBlock(256, downsample=True, stride=2, name="layer3_0")(x, train)
-        x = BasicBlock(256, name="layer3_1")(x, train)
-        x = BasicBlock(512, downsample=True, stride=2, name="layer4_0")(x, train)
-        x = jnp.mean(BasicBlock(512, name="layer4_1")(x, train), axis=(1, 2))
+        for i, features in enumerate((64, 128, 256, 512), start=1):
+            x = BasicBlock(
+                features,
+                downsample=i > 1,
+                stride=1 if i == 1 else 2,
+                name=f"layer{i}_0",
+            )(x, train)
+            x = BasicBlock(features, name=f"layer{i}_1")(x, train)
+        x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(1000, name="fc")(x)

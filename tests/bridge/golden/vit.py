@@ -64,5 +64,6 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate(
             [jnp.broadcast_to(class_token, (x.shape[0], 1, 16)), x], axis=1
         )
-        x = Encoder(name="encoder")(x)[:, 0]
+        x = Encoder(name="encoder")(x)
+        x = x[:, 0]
         return nn.Dense(7, name="heads_head")(x)
