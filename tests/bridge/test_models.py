@@ -13,9 +13,6 @@ import torch
 
 from linstock.bridge import to_linen
 
-# Without an `attention_mask`, transformers looks for packed sequences with `torch.diff`.
-GPT2 = pytest.param("gpt2", marks=pytest.mark.xfail(reason="`aten.diff` has no lowering"))
-
 
 def lines_of_code(source):
     """Lines that are neither blank, comment, nor docstring."""
@@ -46,7 +43,7 @@ def on_linstock(model, args, kwargs, **options):
     return to_linen(model, args, kwargs, runtime="linstock", verify=False, **options)
 
 
-NAMES = ["resnet18", "vit", "bert", "bert_lm", GPT2, "gpt2_lm", "vgg"]
+NAMES = ["resnet18", "vit", "bert", "bert_lm", "gpt2", "gpt2_lm", "vgg"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +56,7 @@ def test_a_model_agrees_with_pytorch(name, zoo):
     assert all(any(part in note for part in told) for note in report.notes), report
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit", "bert", GPT2, "gpt2_lm"])
+@pytest.mark.parametrize("name", ["resnet18", "vit", "bert", "gpt2", "gpt2_lm"])
 def test_a_model_agrees_on_our_linen_too(name, zoo, zoo_model):
     model, args, kwargs = zoo_model(name)
     conversion = on_linstock(model, args, kwargs)
@@ -77,7 +74,7 @@ def test_a_model_agrees_in_torchs_layout(name, zoo_model):
         assert_close(conversion(x), model(x))
 
 
-@pytest.mark.parametrize("name", ["bert", "bert_lm", GPT2, "gpt2_lm"])
+@pytest.mark.parametrize("name", ["bert", "bert_lm", "gpt2", "gpt2_lm"])
 @pytest.mark.parametrize(("batch", "length"), [(1, 4), (3, 17)])
 def test_another_sequence_length_agrees(name, batch, length, zoo, zoo_model):
     model, _, kwargs = zoo_model(name)

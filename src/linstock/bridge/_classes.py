@@ -636,6 +636,8 @@ def _unique(torch_class: type, names: set[str], members: Sequence[Body]) -> str:
         return name
     last = members[0].path[-1] if members[0].path else "Model"
     candidate = "".join(part.capitalize() for part in last.split("_")) + name
+    if not candidate.isidentifier():
+        candidate = name
     number = 2
     while candidate in names:
         candidate = f"{name}{number}"

@@ -387,9 +387,16 @@ class FrameLowering(Builder):
         if is_size(node):
             return
         if key_of(node.target) == "operator.getitem":
-            source, part = node.args
-            assert isinstance(source, Node)
-            self.environment[node] = self.value_of(source)[part]
+            source: Any = node.args[0]
+            part: Any = node.args[1]
+            parts = self.value_of(source)
+            if isinstance(parts, list) and part < len(parts):
+                self.environment[node] = parts[part]
+            else:
+                frame = self.model.capture.frame_of[node]
+                why = f"its output {part} is not covered"
+                self.report(str(source.target), frame, origin_of_node(node), why)
+                self.environment[node] = self.stand_in(node)
             return
         frame = self.model.capture.frame_of[node]
         origin = origin_of_site(self.inlined[0].site) if self.inlined else origin_of_node(node)

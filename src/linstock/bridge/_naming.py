@@ -308,7 +308,8 @@ class _Namer:
             if otherwise is not None and is_done and (wanted == otherwise or is_unnamed):
                 name = otherwise
             else:
-                name = self._chosen(taken.statement, 0, position, self.lines)
+                # Assigned in front of the branch, whose steps may still read the name.
+                name = self._chosen(taken.statement, 0, position - 1, self.lines)
             if name != otherwise:
                 before.append(Assign((name,), self._written(choice.otherwise, position)))
                 self._bind(name, choice.otherwise, keep=True)
@@ -370,7 +371,8 @@ class _Namer:
             return self._free(wanted, position)
         alias = _clean(alias_before(statement.origin, wanted) or "")
         holder = self.bound[wanted]
-        if alias and self._is_free(alias, position) and lines is self.lines:
+        # The alias is assigned in front of the statement, which may still read the name.
+        if alias and self._is_free(alias, position - 1) and lines is self.lines:
             at = len(lines)
             lines.insert(at, Assign((alias,), Name(wanted)))
             self._bind(alias, holder)
@@ -449,7 +451,7 @@ class _Namer:
         """Makes a submodule once, before any branch, and refers to it from then on."""
         if made.owner not in self.hoisted:
             wanted = _clean(made.owner.replace(".", "_")) or "layer"
-            taken = {name for name, ref in self.bound.items() if self._end(ref) > position} | set(
+            taken = {name for name, ref in self.bound.items() if self._end(ref) >= position} | set(
                 self.linen_class.args.values()
             )
             name = wanted if wanted not in taken else f"{wanted}_layer"

@@ -1,5 +1,6 @@
 """Entry by entry: arithmetic, comparisons, activations, casts."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -229,8 +230,39 @@ for _name, _symbol in BINARY.items():
     add_row(Row(f"aten.{_name}", _binary(_symbol), frozenset({"elementwise"}), __file__))
 
 
+# What is known of constants before anything runs: entries that are all alike stay so.
+FOLDED: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "&": operator.and_,
+    "|": operator.or_,
+    "+": operator.add,
+    "-": operator.sub,
+}
+
+
+def _folded(build: Builder, symbol: str, left: Any, right: Any) -> Value | None:
+    """The result of two whole numbers, at least one of them spread over a tensor."""
+    numbers = [
+        operand.facet.value
+        if isinstance(operand, Value) and isinstance(operand.facet, Fill)
+        else operand
+        for operand in (left, right)
+    ]
+    if symbol not in FOLDED or not all(isinstance(number, int) for number in numbers):
+        return None
+    return Value(None, build.shape, build.dtype, facet=Fill(FOLDED[symbol](*numbers)))
+
+
 def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value | None:
     """What can be said without computing: masks true everywhere, counters compared with bounds."""
+    folded = _folded(build, symbol, left, right)
+    if folded is not None:
+        return folded
     if symbol == "&":
         for one, other in ((left, right), (right, left)):
             if isinstance(one, Value) and one.facet == Fill(True) and isinstance(other, Value):
@@ -301,7 +333,35 @@ def _scaled(build: Builder, symbol: str, left: Any, right: Any, alpha: Any) -> V
     def combined(x: Tree, y: Tree) -> Tree:
         return Op(symbol, (x, y if alpha == 1 else Op("*", (Const(alpha), y))))
 
+    folded = _folded(build, symbol, left, right) if alpha == 1 else None
+    if folded is not None:
+        return folded
     return _checked(build, build.elementwise(combined, left, right), left, right)
+
+
+@lowers("aten.diff", accepts="facet stretched")
+def diff(
+    build: Builder,
+    self: Value,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Value | None = None,
+    append: Value | None = None,
+) -> Value:
+    counts = isinstance(self.facet, Iota) and self.facet.axis == dim % self.rank
+    before = prepend.facet if prepend is not None else None
+    if counts and n == 1 and append is None and isinstance(before, Fill):
+        assert isinstance(self.facet, Iota)
+        if before.value == self.facet.start - 1:  # a counter grows by one everywhere
+            return Value(None, build.shape, build.dtype, facet=Fill(1))
+    axis = dim % self.rank
+    settings: dict[str, Any] = {} if n == 1 else {"n": n}
+    for name, value in (("prepend", prepend), ("append", append)):
+        if value is not None:
+            settings[name] = build.plain(value)
+    if axis != self.rank - 1:
+        settings["axis"] = axis
+    return build.result(call("jnp.diff", build.plain(self), **settings))
 
 
 @lowers("aten.div", "aten.divide", "aten.true_divide", accepts="elementwise")

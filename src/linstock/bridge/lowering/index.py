@@ -32,8 +32,10 @@ def slice_(
         and begin >= 0
         and step == 1
     ):
-        facet = Iota(axis, self.facet.start + begin)
-        return dataclasses.replace(self, tree=None, shape=build.shape, facet=facet)
+        first = self.facet.start + begin
+        if build.shape[axis] == 1:
+            return Value(None, build.shape, self.dtype, facet=Fill(first))
+        return dataclasses.replace(self, tree=None, shape=build.shape, facet=Iota(axis, first))
     value = build.computed(self)
     if axis in value.stretched:
         return dataclasses.replace(value, shape=build.shape)
@@ -69,6 +71,8 @@ def narrow(build: Builder, self: Value, dim: int, start: Any, length: Any) -> Va
 @lowers("aten.index", "aten._unsafe_index", accepts="facet stretched")
 def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
     refuse_masks(indices)
+    if isinstance(self.facet, Fill):
+        return Value(None, build.shape, self.dtype, facet=self.facet)
     as_view = _view_by_counters(build, self, indices)
     if as_view is not None:
         return as_view

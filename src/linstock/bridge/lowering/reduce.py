@@ -9,7 +9,7 @@ import torch
 from linstock.bridge._builder import Builder, dtype_name
 from linstock.bridge._rows import Row, add_row, lowers
 from linstock.bridge._tree import Call, Const, Op, Tree, call, method
-from linstock.bridge._values import Value
+from linstock.bridge._values import Fill, Value
 
 REDUCTIONS = {
     "mean": "jnp.mean",
@@ -205,7 +205,9 @@ CUMULATIVE = {
 
 def _cumulative(function: str) -> Any:
     def lower(build: Builder, self: Value, dim: int) -> Value:
-        value = _in_result_type(build, self)
+        if self.facet == Fill(0):
+            return Value(None, build.shape, build.dtype, facet=Fill(0))
+        value = _in_result_type(build, build.spread(build.computed(self)))
         tree = call(function, build.tree(value), axis=value.position(dim))
         return build.result(tree, order=value.order)
 
@@ -214,7 +216,13 @@ def _cumulative(function: str) -> Any:
 
 for _name, _function in CUMULATIVE.items():
     add_row(
-        Row(f"aten.{_name}", _cumulative(_function), frozenset(), __file__, frozenset({"dtype"}))
+        Row(
+            f"aten.{_name}",
+            _cumulative(_function),
+            frozenset({"facet", "stretched"}),
+            __file__,
+            frozenset({"dtype"}),
+        )
     )
 
 
