@@ -209,6 +209,7 @@ class FrameLowering(Builder):
         self.passed: dict[int, Tree] = {}
         self.inlined: list[Frame] = []
         self.reads: dict[str, Value] = {}
+        self.names: dict[str, str] = {}
 
     # ---- the walk over nodes and calls
 
@@ -225,7 +226,8 @@ class FrameLowering(Builder):
         if next(self.nodes_inside(frame), None) is None:
             self.note_if_training_differs(frame)
             return
-        pair = find_pair(frame.module)
+        # What a user's hook does to a layer's output is among the operations, not in the twin.
+        pair = None if frame.module._forward_hooks else find_pair(frame.module)
         owned = self.owns(frame)
         self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
         try:
@@ -286,9 +288,15 @@ class FrameLowering(Builder):
         """The called module's name in the variables of this frame's module."""
         if frame is self.frame:
             return "layer"
+        return self.joined_name(frame.path)
+
+    def joined_name(self, path: str) -> str:
+        """A path of the torch model as one name of this module: `a.0` and `a_0` get two names."""
         prefix = self.frame.path + "." if self.frame.path else ""
-        name = frame.path.removeprefix(prefix).replace(".", "_")
-        return f"{name}_" if name in RESERVED else name
+        name = path.removeprefix(prefix).replace(".", "_")
+        while name in RESERVED or self.names.setdefault(name, path) != path:
+            name += "_"
+        return name
 
     def is_written_in_place(self, frame: Frame, owned: bool) -> bool:
         """Whether a call's steps are written where it is called, without a class of its own."""
@@ -641,9 +649,7 @@ class FrameLowering(Builder):
         if name is None and self.parent is not None:
             return self.passed_down(self.parent.read_value(value), _last(tensor.names[0]))
         if holding is None:
-            prefix = self.frame.path + "." if self.frame.path else ""
-            local = (name or tensor.names[0]).removeprefix(prefix).replace(".", "_")
-            local = f"{local}_" if local in RESERVED else local
+            local = self.joined_name(name or tensor.names[0])
             if tensor.kind == "constant" and self.frame.path:
                 local = _last(tensor.names[0])
             collection = "params" if tensor.kind == "parameter" else "buffers"
