@@ -167,8 +167,8 @@ def to_linen(
         ConversionError: A setting is not one of those above.
     """
     _check_settings(model, runtime, layout)
+    kwargs = _without_cache(model, args, dict(kwargs or {}))
     report = Report()
-    kwargs = _without_cache(model, args, dict(kwargs or {}), report)
     steps = _Steps(report, on_step)
     with _evaluating(model):
         with steps("capture"):
@@ -250,7 +250,7 @@ def _check_settings(model: Any, runtime: str, layout: str) -> None:
 
 
 def _without_cache(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], report: Report
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """Transformers models return a cache object by default, which is no tree of tensors."""
     parameters = inspect.signature(model.forward).parameters
@@ -260,8 +260,6 @@ def _without_cache(
         and getattr(model, "config", None) is not None
         and list(parameters).index("use_cache") >= len(args)
     ):
-        if getattr(model.config, "use_cache", False):
-            report.notes.append("`use_cache` is off: no key-value cache is returned")
         return {**kwargs, "use_cache": False}
     return kwargs
 
