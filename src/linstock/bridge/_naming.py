@@ -279,7 +279,7 @@ class _Namer:
             self.expression_of[step.key] = step.statement.tree
             return
         position = self.position[step.key]
-        value = self._written(step.statement.tree, position, lines)
+        value = self._written(step.statement.tree, position)
         if step.statement.is_tuple:
             refs = [Ref(step.key, i) for i in range(len(step.statement.parts))]
         else:
@@ -409,7 +409,7 @@ class _Namer:
         if not keep:
             self.name_of[ref] = name
 
-    def _written(self, tree: Tree, position: int, lines: list[Line] | None = None) -> Tree:
+    def _written(self, tree: Tree, position: int) -> Tree:
         """The tree with names for references, nested steps written out, and sizes read from what is
         at hand.
         """
@@ -418,7 +418,7 @@ class _Namer:
             match part:
                 case Ref():
                     if part.key in self.nested:
-                        return self._written(self.expression_of[part.key], position, lines)
+                        return self._written(self.expression_of[part.key], position)
                     return Name(self._current_name(part))
                 case Dim():
                     return self._size(part)
@@ -427,12 +427,8 @@ class _Namer:
                 case Construct() if part.owner in self.made_often:
                     return self._hoist(part, position)
                 case Call(Attr(base, "reshape"), args, kwargs) if len(args) > 2:
-                    inner = tuple(
-                        self._written(arg, position, lines) for arg in self._shortened(args)
-                    )
-                    return Call(
-                        Attr(self._written(base, position, lines), "reshape"), inner, kwargs
-                    )
+                    inner = tuple(self._written(arg, position) for arg in self._shortened(args))
+                    return Call(Attr(self._written(base, position), "reshape"), inner, kwargs)
                 case _:
                     return None
 
