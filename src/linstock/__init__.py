@@ -4,6 +4,7 @@
 `linstock.linen` is the Linen module system on plain JAX. Importing this package imports neither.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FROM_BRIDGE = frozenset({"to_linen"})
+_SUBMODULES = frozenset(
+    {
+        "bridge",
+        "configurations",
+        "core",
+        "cursor",
+        "debug",
+        "errors",
+        "ids",
+        "io",
+        "jax_utils",
+        "linen",
+        "metrics",
+        "serialization",
+        "struct",
+        "traceback_util",
+        "training",
+        "traverse_util",
+        "typing",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -19,8 +41,10 @@ def __getattr__(name: str) -> Any:
         from linstock import bridge
 
         return getattr(bridge, name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"linstock.{name}")
     raise AttributeError(f"module `linstock` has no attribute `{name}`")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_BRIDGE})
+    return sorted({*globals(), *_FROM_BRIDGE, *_SUBMODULES})
