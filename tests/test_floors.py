@@ -18,6 +18,7 @@ FLOORS = {
     "traverse_util": 1,
     "linen": 2,
     "bridge": 3,
+    "as_flax": 4,
     "cli": 4,
     # The package and its `python -m` may name what stands highest; nothing below imports them back.
     "__init__": 5,

@@ -4,9 +4,9 @@
     python -m linstock.as_flax -m package.module [ARGUMENT ...]
     pytest -p linstock.as_flax tests/
 
-Importing this module is what switches the alias on, for the rest of the process. Every module under
-`flax` is then the module of linstock of the same path, the same object, and never the real one, whether
-or not Flax is installed. What linstock does not have is an `ImportError` that says so.
+Importing this module switches the alias on, for the rest of the process. Every module under `flax`
+is then the module of linstock of the same path, the same object, and never the real one, whether or
+not Flax is installed. What linstock does not have is an `ImportError` that says so.
 """
 
 from __future__ import annotations
@@ -67,10 +67,8 @@ class _Finder(importlib.metadata.DistributionFinder):
         module = _find(rest) if rest else _make_root()
         return importlib.util.spec_from_loader(fullname, _Loader(module), is_package=True)
 
-    def find_distributions(
-        self, context: Any = importlib.metadata.DistributionFinder.Context()
-    ) -> Iterable[importlib.metadata.Distribution]:
-        return [_Distribution()] if context.name == "flax" else []
+    def find_distributions(self, context: Any = None) -> Iterable[importlib.metadata.Distribution]:
+        return [_Distribution()] if getattr(context, "name", None) == "flax" else []
 
 
 def _find(path: str) -> types.ModuleType:

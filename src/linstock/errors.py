@@ -40,9 +40,13 @@ def warn_deprecated(message: str) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=_depth_of_user() + 1)
 
 
-def _at() -> str:
+def at_user_line() -> str:
+    """` At file.py:12.` for the end of a sentence in a message; empty where `user_line` is."""
     line = user_line()
     return f" At {line}." if line else ""
+
+
+_at = at_user_line
 
 
 class LinstockError(Exception):

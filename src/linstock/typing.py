@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -33,3 +34,23 @@ Path: TypeAlias = tuple[str, ...]
 Collection: TypeAlias = Mapping[str, Any]
 VariableDict: TypeAlias = Mapping[str, Collection]
 LogicalNames: TypeAlias = tuple[str | None, ...]
+
+_Axis = TypeVar("_Axis")
+
+
+@dataclasses.dataclass(frozen=True)
+class In(Generic[_Axis]):
+    """An axis of a collection that only goes into a lifted transformation."""
+
+    axis: _Axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Out(Generic[_Axis]):
+    """An axis of a collection that only comes out of a lifted transformation."""
+
+    axis: _Axis
+
+
+InOutAxis: TypeAlias = int | In[int] | Out[int]
+InOutScanAxis: TypeAlias = InOutAxis

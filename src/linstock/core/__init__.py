@@ -1,6 +1,9 @@
 """The floor below modules: scopes, collections, rng streams, frozen dicts, metadata boxes."""
 
+from linstock.core import axes_scan as axes_scan
+from linstock.core import lift as lift
 from linstock.core import meta as meta
+from linstock.core._axes_scan import broadcast as broadcast
 from linstock.core._boundary import apply as apply
 from linstock.core._boundary import bind as bind
 from linstock.core._boundary import init as init
@@ -20,6 +23,15 @@ from linstock.core._frozen_dict import pop as pop
 from linstock.core._frozen_dict import pretty_repr as pretty_repr
 from linstock.core._frozen_dict import unfreeze as unfreeze
 from linstock.core._lazy_init import lazy_init as lazy_init
+from linstock.core._lift_control import while_loop as while_loop
+from linstock.core._lift_grad import custom_vjp as custom_vjp
+from linstock.core._lift_grad import jvp as jvp
+from linstock.core._lift_grad import vjp as vjp
+from linstock.core._lift_map import remat_scan as remat_scan
+from linstock.core._lift_map import scan as scan
+from linstock.core._lift_map import vmap as vmap
+from linstock.core._lift_trace import jit as jit
+from linstock.core._lift_trace import remat as remat
 from linstock.core._meta import AxisMetadata as AxisMetadata
 from linstock.core._meta import map_axis_meta as map_axis_meta
 from linstock.core._meta import unbox as unbox

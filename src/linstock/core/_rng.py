@@ -42,6 +42,11 @@ class LazyRng:
         return jax.random.fold_in(self.root, jnp.uint32(_hash_of(self.steps)))
 
 
+jax.tree_util.register_pytree_node(
+    LazyRng, lambda rng: ((rng.root,), rng.steps), lambda steps, roots: LazyRng(*roots, steps)
+)
+
+
 def _hash_of(steps: tuple[FoldStep, ...]) -> int:
     """Flax's hash: the first four bytes of SHA-1 over the steps, without separators."""
     digest = hashlib.sha1(usedforsecurity=False)

@@ -56,9 +56,9 @@ class Scope:
         self.flags = flags if flags is not None else {}
         self.root: Scope = parent.root if parent is not None else self
         self.reservations: dict[str, set[str | None]] = {}
-        self.rng_counters: dict[str, int] = {}
-        # Calling a child a second time goes on with the counters of the first time.
-        self._child_counters: dict[str, dict[str, int]] = {}
+        # How many keys each stream gave, and under `(name,)` the same of each child: calling a
+        # child a second time goes on with the counters of the first time, at any depth.
+        self.rng_counters: dict[Any, Any] = {}
         self._attachments: dict[Any, Any] | None = None
         self._invalid = False
 
@@ -72,7 +72,7 @@ class Scope:
     @property
     def path_text(self) -> str:
         """The path as text, `/` at the root."""
-        return "/" + "/".join(self.path)
+        return "/" + "/".join(self.debug_path)
 
     # ---- Lifetime
 
@@ -123,8 +123,7 @@ class Scope:
         child.flags = self.flags
         child.root = self.root
         child.reservations = {}
-        child.rng_counters = self._child_counters.setdefault(name, {})
-        child._child_counters = {}
+        child.rng_counters = self.rng_counters.setdefault((name,), {})
         child._attachments = None
         child._invalid = False
         return child
@@ -168,7 +167,6 @@ class Scope:
         scope.reservations = {}
         if rewind_rngs:
             scope.rng_counters = {}
-            scope._child_counters = {}
         if self.root is self:
             scope.root = scope
             scope._attachments = self.attachments

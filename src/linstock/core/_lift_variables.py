@@ -1,0 +1,91 @@
+"""Lifted views of variables: map_variables, swap_collection, add_metadata_axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from linstock.core._filters import (
+    CollectionFilter,
+    PRNGSequenceFilter,
+    intersect_filters,
+    subtract_filters,
+)
+from linstock.core._lift import pack
+
+
+def id_fn(x: Any) -> Any:
+    """Returns its argument."""
+    return x
+
+
+def map_variables(
+    fn: Callable[..., Any],
+    mapped_collections: CollectionFilter,
+    map_in_fn: Callable[..., Any] = id_fn,
+    map_out_fn: Callable[..., Any] = id_fn,
+    init: bool = False,
+    mutable: bool = False,
+    rngs: PRNGSequenceFilter = True,
+    variables: CollectionFilter = True,
+) -> Callable[..., Any]:
+    """Shows a function of a scope some collections in another form than they are stored in.
+
+    Args:
+        fn: a function `(scope, *args)`.
+        mapped_collections: the collections that are shown in another form.
+        map_in_fn: from a dict of stored collections to what `fn` sees.
+        map_out_fn: from what `fn` left to what is stored.
+        init: whether `fn` is run once before, where variables may be created, so that they exist
+            when `map_in_fn` is called; without it `map_in_fn` sees nothing under init.
+        mutable: whether `fn` may change the mapped collections.
+        rngs: the rng streams that go in.
+        variables: the other collections that go in and come out.
+    """
+    writes_mapped = mutable or init
+
+    def map_each(map_fn: Callable[..., Any], group: Any) -> Any:
+        return [map_fn(collections) for collections in group]
+
+    def inner(enter: Any, leave: Any, groups: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        mapped, others = groups
+        if init:
+            scope = enter((mapped, others), keys)
+            first = jax.tree.leaves(scope)[0]
+            if intersect_filters(first.mutable, mapped_collections) not in (False, set()):
+                fn(scope, *args, **kwargs)
+                mapped = _merge(mapped, map_each(map_out_fn, leave(scope)[0]))
+        changeable = True if mutable else subtract_filters(True, mapped_collections)
+        scope = enter((map_each(map_in_fn, mapped), others), keys, changeable)
+        y = fn(scope, *args, **kwargs)
+        out, *rest = leave(scope)
+        if not writes_mapped:
+            return y, (out, *rest)
+        out = map_each(map_out_fn, out) if mutable else mapped
+        return y, (out, *rest)
+
+    out_filters = (mapped_collections if writes_mapped else False, variables)
+    return pack(
+        inner,
+        (mapped_collections, variables),
+        out_filters,
+        (rngs,),
+        name="map_variables",
+        enable_kwargs=True,
+    )
+
+
+def _merge(before: Any, after: Any) -> Any:
+    return [{**old, **new} for old, new in zip(before, after, strict=True)]
+
+
+def swap_collection(fn: Callable[..., Any], col_a: str, col_b: str) -> Callable[..., Any]:
+    """Shows a function of a scope two collections under each other's name."""
+
+    def swap(collections: Mapping[str, Any]) -> dict[str, Any]:
+        other = {col_a: col_b, col_b: col_a}
+        return {other[name]: variables for name, variables in collections.items()}
+
+    return map_variables(fn, (col_a, col_b), swap, swap, mutable=True)
