@@ -97,7 +97,7 @@ def scan(
 
 def _find_constants(step: Callable[..., Any], init: Any, elements: Any) -> Any:
     """The first result of a step, which must depend neither on the carry nor on the element."""
-    element = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), elements)
+    element = jax.tree.map(_one_of, elements)
     traced, shapes = jax.make_jaxpr(step, return_shape=True)(init, element)
     constants, treedef = jax.tree.flatten(shapes[0])
     number = len(constants)
@@ -106,6 +106,10 @@ def _find_constants(step: Callable[..., Any], init: Any, elements: Any) -> Any:
         return jax.tree.unflatten(treedef, evaluate_known(traced, wanted)[:number])
     except DependsOnInputError as error:
         raise _not_constant(error.index, init, element) from None
+
+
+def _one_of(stacked: Any) -> Any:
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype)  # type: ignore[no-untyped-call]
 
 
 def _not_constant(index: int, init: Any, element: Any) -> ValueError:

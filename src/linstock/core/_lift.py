@@ -26,6 +26,8 @@ from linstock.core._frozen_dict import FrozenDict, unfreeze
 from linstock.core._scope import Scope
 from linstock.typing import In, Out, Path
 
+_NOTHING: CollectionFilter = False
+
 VariableGroup = list[Mapping[str, Any]]
 """The collections that one filter took, for each scope."""
 
@@ -69,11 +71,10 @@ class Boundary:
         name: str | None,
     ) -> None:
         self.scopes, self.treedef = jax.tree.flatten(scopes)
-        self.tops, self.places = _arrange(self.scopes)
+        self.tops, self.places = arrange(self.scopes)
         self._out_filters = out_variable_filters
-        self._writable = functools.reduce(union_filters, out_variable_filters, False)
+        self._writable = functools.reduce(union_filters, out_variable_filters, _NOTHING)
         self._name = name
-        self._reserved: list[dict[str, set[str | None]]] = [{} for _ in self.scopes]
         self.variable_groups: tuple[VariableGroup, ...] = _transpose(
             [group_collections(top.variables(), in_variable_filters) for top in self.tops],
             len(in_variable_filters),
@@ -100,8 +101,6 @@ class Boundary:
         for top in tops:
             top.mutable = intersect_filters(top.mutable, mutable_filter)
         inside = [_descend(tops[top], path) for top, path in self.places]
-        for inner, outer in zip(inside, self.scopes, strict=True):
-            inner.reservations = {name: set(taken) for name, taken in outer.reservations.items()}
         return jax.tree.unflatten(self.treedef, inside)
 
     def _inner(
@@ -139,8 +138,7 @@ class Boundary:
             group_collections(tops[i].mutable_variables(), self._out_filters)
             for i in range(len(self.tops))
         ]
-        for scope, reserved in zip(inside, self._reserved, strict=True):
-            _add_reservations(reserved, scope.reservations)
+        for scope in inside:
             scope.invalidate()
         return _transpose(groups, len(self._out_filters))
 
@@ -151,18 +149,9 @@ class Boundary:
                 for col, variables in collections.items():
                     for name, value in variables.items():
                         outer.put_variable(col, name, value)
-        for scope, reserved in zip(self.scopes, self._reserved, strict=True):
-            _add_reservations(scope.reservations, reserved)
 
 
-def _add_reservations(
-    target: dict[str, set[str | None]], source: Mapping[str, set[str | None]]
-) -> None:
-    for name, taken in source.items():
-        target.setdefault(name, set()).update(taken)
-
-
-def _arrange(scopes: Sequence[Scope]) -> tuple[list[Scope], list[_Place]]:
+def arrange(scopes: Sequence[Scope]) -> tuple[list[Scope], list[_Place]]:
     """The outermost of these scopes, and the place of each of them all."""
     known = {_identity(scope, scope.path): scope for scope in scopes}
     tops: dict[tuple[int, Path], int] = {}

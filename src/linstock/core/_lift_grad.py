@@ -39,10 +39,10 @@ def vjp(
 
     Returns:
         The result, a function from its cotangent to a tuple of those of the variables and of each
-        argument, and with `has_aux` the second half of what `fn` returned.
+        argument, and with `has_aux` the second half of what `fn` returned. If there are several
+        scopes that do not contain one another, the variables' cotangent is a tuple too.
     """
     _no_reduce_axes(reduce_axes)
-    treedef = jax.tree.structure(scope)
 
     def inner(enter: Any, leave: Any, groups: Any, keys: Any, *args: Any) -> Any:
         by, others = groups
@@ -54,7 +54,7 @@ def vjp(
 
         y, backward, (aux, out) = jax.vjp(of_variables, by, *args, has_aux=True)
         # A pytree, so that the forward half of a custom_vjp can return it.
-        pull_back = jax.tree_util.Partial(functools.partial(_pull_back, treedef), backward)
+        pull_back: Any = jax.tree_util.Partial(_pull_back, backward)  # type: ignore[no-untyped-call]
         return ((y, pull_back, aux) if has_aux else (y, pull_back)), out
 
     packed = pack(
@@ -63,10 +63,9 @@ def vjp(
     return packed(scope, *primals)  # type: ignore[no-any-return]
 
 
-def _pull_back(treedef: Any, backward: Callable[..., Any], cotangent: Any) -> tuple[Any, ...]:
-    """Cotangents, those of the variables in the shape of the tree of scopes."""
+def _pull_back(backward: Callable[..., Any], cotangent: Any) -> tuple[Any, ...]:
     of_variables, *of_args = backward(cotangent)
-    return jax.tree.unflatten(treedef, of_variables), *of_args
+    return of_variables[0] if len(of_variables) == 1 else tuple(of_variables), *of_args
 
 
 def value_and_grad(

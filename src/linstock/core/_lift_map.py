@@ -57,6 +57,7 @@ def vmap(
     key_axes = tuple(0 if split else None for split in split_rngs.values())
 
     def inner(enter: Any, leave: Any, groups: Any, keys: Any, *args: Any) -> Any:
+        groups = _change_axes(_meta.remove_axis, groups, axes_in.values(), metadata_params)
         size = axis_size
         if size is None:
             size = _find_size((in_axes, *axes_in.values()), (args, *groups))
@@ -74,7 +75,7 @@ def vmap(
             return fn(scope, *args), leave(scope)
 
         y, groups = mapped(
-            _change_axes(_meta.remove_axis, groups, axes_in.values(), metadata_params),
+            groups,
             tuple(split_keys(keys, list(split_rngs.values()), size)),
             args,
         )

@@ -64,10 +64,11 @@ remat = checkpoint
 
 def _without_steps(keys: Any) -> Any:
     """Streams that start where their root key is, so that their path does not matter."""
-    is_lazy = lambda rng: isinstance(rng, LazyRng)  # noqa: E731 - one line, used twice
-    return jax.tree.map(
-        lambda rng: LazyRng(rng.root) if is_lazy(rng) else rng, keys, is_leaf=is_lazy
-    )
+    return jax.tree.map(lambda rng: LazyRng(rng.root), keys, is_leaf=_is_stream)
+
+
+def _is_stream(value: Any) -> bool:
+    return isinstance(value, LazyRng)
 
 
 def fold_rngs(
@@ -110,18 +111,19 @@ class _Call:
 
 
 @jax.tree_util.register_static
-class _Traced:
-    """What a trace did in Python, handed out with its results: it holds for cached calls too."""
+class _Counters:
+    """How many keys were drawn when a trace ended: handed out with its results, since it holds
+    for calls too that find the trace in the cache.
+    """
 
-    def __init__(self, counters: list[Any], reservations: list[Any]) -> None:
-        self.counters = counters
-        self.reservations = reservations
+    def __init__(self, of_tops: list[Any]) -> None:
+        self.of_tops = of_tops
 
     def __hash__(self) -> int:
-        return hash(str(self.counters))
+        return hash(str(self.of_tops))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Traced) and vars(self) == vars(other)
+        return isinstance(other, _Counters) and self.of_tops == other.of_tops
 
 
 def jit(
@@ -138,7 +140,7 @@ def jit(
 
     A call finds the trace of an earlier one where everything is equal that the trace could depend
     on: the hash key, the shapes and dtypes of variables and arguments, which collections may be
-    changed, flags, names in use and how many keys were drawn.
+    changed, flags, and how many keys were drawn.
 
     Args:
         fn: a function `(scope, hash_key, *args, **kwargs)`; the hash key stands for all that `fn`
@@ -174,24 +176,18 @@ def jit(
         call.boundary = None
         scope = boundary.enter(groups, keys)
         y = fn(scope, call.fingerprint[0], *args, **kwargs)  # type: ignore[index]
-        scopes = jax.tree.leaves(scope)
-        traced = _Traced(
-            [_snapshot(top.rng_counters) for top in boundary.tops],
-            [_snapshot(each.reservations) for each in scopes],
-        )
-        return y, boundary.leave(scope), traced
+        counters = _Counters([_snapshot(top.rng_counters) for top in boundary.tops])
+        return y, boundary.leave(scope), counters
 
     @functools.wraps(fn)
     def lifted(scopes: Any, hash_key: Hashable, *args: Any, **kwargs: Any) -> Any:
         boundary = Boundary(scopes, (variables,), (variables,), (rngs,), "jit")
         keys = _without_steps(boundary.rng_groups)
         call = _Call(_fingerprint(boundary, hash_key), boundary)
-        y, groups, traced = jitted(call, boundary.variable_groups, keys, *args, **kwargs)
-        for top, counters in zip(boundary.tops, traced.counters, strict=True):
-            _restore(top.rng_counters, counters)
+        y, groups, counters = jitted(call, boundary.variable_groups, keys, *args, **kwargs)
+        for top, counted in zip(boundary.tops, counters.of_tops, strict=True):
+            _restore(top.rng_counters, counted)
         boundary.store(groups)
-        for scope, taken in zip(boundary.scopes, traced.reservations, strict=True):
-            _restore(scope.reservations, taken)
         return y
 
     return lifted
@@ -207,7 +203,6 @@ def _fingerprint(boundary: Boundary, hash_key: Hashable) -> Hashable:
         boundary.treedef,
         tuple(boundary.places),
         tuple(_of_scope(top, boundary) for top in boundary.tops),
-        tuple(tuple(sorted(scope.reservations)) for scope in boundary.scopes),
     )
 
 
@@ -225,16 +220,17 @@ def _hashable(filter_like: CollectionFilter) -> Hashable:
     return frozenset(filter_like)
 
 
-def _snapshot(nested: Any) -> Any:
-    if isinstance(nested, dict):
-        return {key: _snapshot(value) for key, value in nested.items()}
-    return set(nested) if isinstance(nested, set) else nested
+def _snapshot(counters: dict[Any, Any]) -> dict[Any, Any]:
+    return {
+        key: _snapshot(value) if isinstance(value, dict) else value
+        for key, value in counters.items()
+    }
 
 
-def _restore(nested: dict[Any, Any], snapshot: dict[Any, Any]) -> None:
+def _restore(counters: dict[Any, Any], snapshot: dict[Any, Any]) -> None:
     """Sets what is in the snapshot, in the very dicts that scopes share."""
     for key, value in snapshot.items():
         if isinstance(value, dict):
-            _restore(nested.setdefault(key, {}), value)
+            _restore(counters.setdefault(key, {}), value)
         else:
-            nested[key] = _snapshot(value)
+            counters[key] = value

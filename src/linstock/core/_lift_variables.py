@@ -14,6 +14,7 @@ from linstock.core._filters import (
     subtract_filters,
 )
 from linstock.core._lift import pack
+from linstock.core._scope import Scope
 
 
 def id_fn(x: Any) -> Any:
@@ -46,25 +47,23 @@ def map_variables(
     """
     writes_mapped = mutable or init
 
-    def map_each(map_fn: Callable[..., Any], group: Any) -> Any:
-        return [map_fn(collections) for collections in group]
-
     def inner(enter: Any, leave: Any, groups: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
         mapped, others = groups
+        created: Any = [{} for _ in mapped]
         if init:
             scope = enter((mapped, others), keys)
-            first = jax.tree.leaves(scope)[0]
-            if intersect_filters(first.mutable, mapped_collections) not in (False, set()):
+            tops = {id(each.root): each.root for each in jax.tree.leaves(scope)}.values()
+            if any(_may_change(top, mapped_collections) for top in tops):
                 fn(scope, *args, **kwargs)
-                mapped = _merge(mapped, map_each(map_out_fn, leave(scope)[0]))
+                created = [map_out_fn(collections) for collections in leave(scope)[0]]
+                mapped = _merge(mapped, created)
         changeable = True if mutable else subtract_filters(True, mapped_collections)
-        scope = enter((map_each(map_in_fn, mapped), others), keys, changeable)
+        shown = [map_in_fn(collections) for collections in mapped]
+        scope = enter((shown, others), keys, changeable)
         y = fn(scope, *args, **kwargs)
         out, *rest = leave(scope)
-        if not writes_mapped:
-            return y, (out, *rest)
-        out = map_each(map_out_fn, out) if mutable else mapped
-        return y, (out, *rest)
+        stored = [map_out_fn(collections) for collections in out] if mutable else created
+        return y, (stored, *rest)
 
     out_filters = (mapped_collections if writes_mapped else False, variables)
     return pack(
@@ -75,6 +74,10 @@ def map_variables(
         name="map_variables",
         enable_kwargs=True,
     )
+
+
+def _may_change(scope: Scope, collections: CollectionFilter) -> bool:
+    return intersect_filters(scope.mutable, collections) not in (False, set())
 
 
 def _merge(before: Any, after: Any) -> Any:

@@ -172,6 +172,10 @@ class Scope:
             scope._attachments = self.attachments
         return scope
 
+    def rewind(self) -> None:
+        """Frees all names, for another pass over the module; rng streams go on."""
+        self.reservations = {}
+
     # ---- Names
 
     def default_name(self, prefix: str) -> str:

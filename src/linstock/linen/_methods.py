@@ -14,6 +14,7 @@ from linstock.linen._context import CONTEXT, InterceptorContext
 from linstock.linen._notes import add_call_note
 
 if TYPE_CHECKING:
+    from linstock.core import Scope
     from linstock.linen._module import Module
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,13 +54,22 @@ def wrap_methods(cls: type[Any]) -> None:
         if name in skipped or getattr(member, "nowrap", False):
             continue
         if isinstance(member, types.FunctionType) and not hasattr(member, "method_handler"):
-            setattr(cls, name, _wrap(member, name))
+            setattr(cls, name, wrap_method(member, method_name(member)))
         elif isinstance(member, property) and member.fget is not None:
             setattr(cls, name, member.getter(_wrap_getter(member.fget)))
 
 
-def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+def method_name(fun: Callable[..., Any]) -> str:
+    """What a function calls itself; a partial application has the name of what it applies."""
+    while isinstance(fun, functools.partial):
+        fun = fun.func
+    return getattr(fun, "__name__", type(fun).__name__)
+
+
+def wrap_method(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A function of a module as a method: calling it opens a call of the module."""
     is_compact = hasattr(fun, "compact")
+    is_lifted = hasattr(fun, "lifted")
     suffix = "" if name == "__call__" else f".{name}"
 
     @functools.wraps(fun)
@@ -67,7 +77,8 @@ def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         if not args or not hasattr(type(args[0]), "_field_table"):
             return fun(*args, **kwargs)
         module: Module = args[0]
-        state = begin_call(module)
+        # `setup` of a lifted method runs inside the transformation, on the variables there.
+        state = module._state if is_lifted else begin_call(module)
         outermost = True
         if is_compact:
             if module.scope is None:
@@ -86,7 +97,7 @@ def _wrap(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         finally:
             CONTEXT.module_stack.pop()
             if is_compact:
-                object.__setattr__(module, "scope", module.scope.rewound())  # type: ignore[union-attr]
+                module.scope.rewind()  # type: ignore[union-attr]
                 if outermost:  # `super().__call__` runs inside the compact method that calls it
                     state.end_of_call()
 
@@ -150,11 +161,16 @@ def run_setup(module: Module) -> None:
         state.setup_done = True
         return
     state.in_setup = True
+    scope: Scope = module.scope  # type: ignore[assignment]
+    for name in state.setup_names:
+        scope.reservations.pop(name, None)
+    before = set(scope.reservations)
     CONTEXT.module_stack.append(module)
     try:
         with jax.named_scope(f"{module.name or type(module).__name__}.setup"):
             call_intercepted(setup, "setup", (module,), {})
         state.setup_done = True
+        state.setup_names = frozenset(scope.reservations.keys() - before)
     finally:
         CONTEXT.module_stack.pop()
         state.in_setup = False

@@ -22,6 +22,7 @@ class ModuleState:
         attached: the module has a scope and its fields are bound; from here on it is frozen.
         autonames: how many submodules of each class name were named so far.
         children: submodules by name; for variables, the name of the collection.
+        setup_names: the names that `setup` took; it takes them anew inside a transformation.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class ModuleState:
         "in_compact",
         "in_setup",
         "setup_done",
+        "setup_names",
     )
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class ModuleState:
         self.attached = False
         self.autonames: dict[str, int] = {}
         self.children: dict[str, Module | str] = {}
+        self.setup_names: frozenset[str] = frozenset()
 
     @property
     def may_create(self) -> bool:
