@@ -1,5 +1,7 @@
 """The floor below modules: scopes, collections, rng streams, frozen dicts, metadata boxes."""
 
+from linstock import traceback_util as _traceback_util  # noqa: F401  # hides frames of linstock
+from linstock.core import frozen_dict as frozen_dict
 from linstock.core import meta as meta
 from linstock.core._boundary import apply as apply
 from linstock.core._boundary import bind as bind
