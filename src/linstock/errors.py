@@ -52,6 +52,18 @@ _at = at_user_line
 class LinstockError(Exception):
     """Any error that linstock raises about how it is used."""
 
+    def __reduce__(self) -> Any:
+        # Constructors take what the message is made of, which is gone: it is the message that is
+        # pickled, for pools of processes.
+        return _unpickle, (type(self), self.args, vars(self))
+
+
+def _unpickle(cls: type[LinstockError], args: tuple[Any, ...], state: Any) -> LinstockError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
 
 FlaxError = LinstockError
 """The name of the base class in `flax.errors`."""
@@ -463,23 +475,89 @@ class TraverseTreeError(LinstockError, ValueError):
     """Exactly one of `update_fn` and `cond_fn` must be given."""
 
     def __init__(self, update_fn: Any, cond_fn: Any) -> None:
-        given = "are not None" if update_fn is not None else "are None"
+        both = update_fn is not None and cond_fn is not None
+        state = "not None" if both else "None"
         super().__init__(
-            f"Both update_fn and cond_fn {given}. Exactly one of them must be not None."
+            f"Both update_fn and cond_fn are {state}. Exactly one of them must be {state}."
         )
 
 
+class CursorFindError(LinstockError, LookupError):
+    """`Cursor.find` found no place for which the condition holds, or more than one.
+
+    `Cursor.find_all` takes any number of places.
+    """
+
+    def __init__(self, cursor: Any = None, cursor2: Any = None) -> None:
+        conditions = "object found given the conditions of the cond_fn."
+        if cursor is None:
+            message = f"No {conditions}"
+        else:
+            message = (
+                f"More than one {conditions} The first two objects found have the following "
+                f"paths: {cursor._path} and {cursor2._path} "
+            )
+        super().__init__(message)
+
+
 class AlreadyExistsError(LinstockError, FileExistsError):
-    """A file would be overwritten."""
+    """A file would be overwritten by a copy or by renaming another.
+
+    `overwrite=True` overwrites it.
+    """
 
     def __init__(self, path: Any) -> None:
         super().__init__(f'Trying overwrite an existing file: "{path}". Pass `overwrite=True`.')
 
 
 class InvalidCheckpointError(LinstockError, ValueError):
-    """A checkpoint with an older step than the newest one would be saved."""
+    """A checkpoint would be saved beside one of the same step or of a later one.
+
+    `overwrite=True` replaces the one of this step and removes those of later ones.
+    """
 
     def __init__(self, path: Any, step: Any) -> None:
         super().__init__(
-            f'Trying to save an outdated checkpoint at step: "{step}" and path: "{path}".'
+            f'Trying to save an outdated checkpoint at step: "{step}" and path: "{path}". Pass '
+            "`overwrite=True` to replace what is there."
+        )
+
+
+class MPACheckpointingRequiredError(LinstockError, ValueError):
+    """Arrays that are spread over several processes need a manager or Orbax to be saved.
+
+    Pass `gda_manager=GlobalAsyncCheckpointManager()`, which is in
+    `jax.experimental.array_serialization.serialization`, or switch Orbax on.
+    """
+
+    def __init__(self, path: Any, step: Any) -> None:
+        super().__init__(
+            f'Checkpoint failed at step: "{step}" and path: "{path}": Target contains a '
+            "multiprocess array should be saved/restored with a GlobalAsyncCheckpointManager."
+        )
+
+
+class MPARestoreTargetRequiredError(LinstockError, ValueError):
+    """Arrays that are spread over several processes need a target to be restored.
+
+    The arrays in it say how they are sharded.
+    """
+
+    def __init__(self, path: Any, step: Any, key: Any = None) -> None:
+        where = f" The array is at `{key}`." if key else ""
+        super().__init__(
+            f'Restore checkpoint failed at step: "{step}" and path: "{path}": Checkpoints '
+            "containing a multiprocess array need to be restored with a target with pre-created "
+            f"arrays.{where} With `allow_partial_mpa_restoration=True` such arrays are left out."
+        )
+
+
+class MPARestoreDataCorruptedError(LinstockError, OSError):
+    """The arrays beside a checkpoint were not written to their end."""
+
+    def __init__(self, step: Any, path: Any) -> None:
+        super().__init__(
+            f'Restore checkpoint failed at step: "{step}" on multiprocess array at  "{path}": No '
+            '"commit_success.txt" found on this "_gda" directory. Was its save halted before '
+            "completion?"
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import jax
 
+from linstock import serialization
+
+TNode = TypeVar("TNode", bound="PyTreeNode")
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
@@ -32,9 +35,10 @@ def dataclass(clz: C) -> C: ...
 def dataclass(clz: None = None, **kwargs: Any) -> Callable[[C], C]: ...
 @dataclass_transform(field_specifiers=(field,))
 def dataclass(clz: Any = None, **kwargs: Any) -> Any:
-    """Makes a class a frozen dataclass, a pytree, and gives it `replace`.
+    """Makes a class a frozen dataclass and a pytree, and gives it `replace` and a state dict.
 
-    Fields declared with `field(pytree_node=False)` are static.
+    Fields declared with `field(pytree_node=False)` are static: part of the structure, and not of
+    the state dict.
 
     Args:
         clz: the class; without it, a decorator is returned.
@@ -42,7 +46,7 @@ def dataclass(clz: Any = None, **kwargs: Any) -> Any:
     """
     if clz is None:
         return lambda cls: dataclass(cls, **kwargs)
-    if "_is_struct" in vars(clz):
+    if "_flax_dataclass" in vars(clz):
         return clz
     made = dataclasses.dataclass(**{"frozen": True, **kwargs})(clz)
     children: list[str] = []
@@ -50,10 +54,44 @@ def dataclass(clz: Any = None, **kwargs: Any) -> Any:
     for each in dataclasses.fields(made):
         if each.init:
             (children if each.metadata.get("pytree_node", True) else static).append(each.name)
-    made._is_struct = True
+    made._flax_dataclass = True  # under the name by which libraries recognize one
     made.replace = _replace
     jax.tree_util.register_dataclass(made, data_fields=children, meta_fields=static)
+    _register_state(made, children)
     return made
+
+
+def _register_state(cls: Any, names: list[str]) -> None:
+    """Makes the fields `names` the state dict of the instances of a class."""
+
+    def collect(instance: Any) -> dict[str, Any]:
+        return {name: serialization.to_state_dict(getattr(instance, name)) for name in names}
+
+    def restore(instance: Any, state: Mapping[str, Any]) -> Any:
+        where = f"in state dict while restoring an instance of {cls.__name__}"
+        if not isinstance(state, Mapping):
+            raise ValueError(
+                f"Found {type(state).__name__} instead of fields {where} at path "
+                f"{serialization.current_path()}"
+            )
+        for name in names:
+            if name not in state:
+                raise ValueError(
+                    f"Missing field {name} {where}, at path {serialization.current_path()}"
+                )
+        unknown = ",".join(sorted(state.keys() - set(names)))
+        if unknown:
+            raise ValueError(
+                f'Unknown field(s) "{unknown}" {where} at path {serialization.current_path()}'
+            )
+        return instance.replace(
+            **{
+                name: serialization.from_state_dict(getattr(instance, name), state[name], name)
+                for name in names
+            }
+        )
+
+    serialization.register_serialization_state(cls, collect, restore)
 
 
 def _replace(self: T, **updates: Any) -> T:
@@ -71,11 +109,12 @@ class PyTreeNode:
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__()  # `Generic` may be among the bases
         dataclass(cls, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError(f"`{type(self).__name__}` has no fields: subclass `PyTreeNode`.")
 
-    def replace(self: T, **overrides: Any) -> T:
+    def replace(self: TNode, **overrides: Any) -> TNode:
         """A copy with some fields changed."""
         raise NotImplementedError

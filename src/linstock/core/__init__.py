@@ -1,6 +1,8 @@
 """The floor below modules: scopes, collections, rng streams, frozen dicts, metadata boxes."""
 
+from linstock import traceback_util as _traceback_util  # noqa: F401  # hides frames of linstock
 from linstock.core import axes_scan as axes_scan
+from linstock.core import frozen_dict as frozen_dict
 from linstock.core import lift as lift
 from linstock.core import meta as meta
 from linstock.core._axes_scan import broadcast as broadcast

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, KeysView, Mapping, ValuesView
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
+
+from linstock import serialization
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -77,6 +79,14 @@ class FrozenDict(Mapping[K, V]):
             self._hash = total
         return self._hash
 
+    def keys(self) -> FrozenKeysView[K]:
+        """A view of the keys."""
+        return FrozenKeysView(self)
+
+    def values(self) -> FrozenValuesView[V]:
+        """A view of the values; nested dicts in it are frozen."""
+        return FrozenValuesView(self)
+
     def pretty_repr(self, num_spaces: int = 4) -> str:
         """The dict over several lines, one level of nesting indented by `num_spaces`."""
         body = _pretty(self._dict, num_spaces, 1)
@@ -94,7 +104,21 @@ class FrozenDict(Mapping[K, V]):
 
     def unfreeze(self) -> dict[K, V]:
         """A mutable deep copy, with plain dicts all the way down."""
-        return unfreeze(self)
+        return unfreeze(self)  # type: ignore[no-any-return]
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], Hashable]:
+        """The children with their keys, as JAX asks for them, and the sorted keys."""
+        children, keys = self._flatten()
+        return tuple(zip(map(jax.tree_util.DictKey, keys), children, strict=True)), keys
+
+    def _flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        keys = tuple(sorted(self._dict))  # type: ignore[type-var]
+        return tuple(self._dict[key] for key in keys), keys
+
+    @classmethod
+    def tree_unflatten(cls, keys: Any, values: Any) -> FrozenDict[Any, Any]:
+        """The FrozenDict of the sorted keys and the children that belong to them."""
+        return cls._of(dict(zip(keys, values, strict=True)))
 
 
 def _plain_copy(tree: Any) -> Any:
@@ -121,10 +145,9 @@ def freeze(xs: Mapping[Any, Any]) -> FrozenDict[Any, Any]:
     return FrozenDict(xs)
 
 
-def unfreeze(x: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A mutable deep copy of a FrozenDict or of a dict that holds some."""
-    copied: dict[Any, Any] = _plain_copy(x if isinstance(x, (dict, FrozenDict)) else dict(x))
-    return copied
+def unfreeze(x: Any) -> Any:
+    """A mutable deep copy of a FrozenDict or of a dict that holds some; anything else as it is."""
+    return _plain_copy(x)
 
 
 def copy(x: Mapping[Any, Any], add_or_replace: Mapping[Any, Any] = _NOTHING) -> Mapping[Any, Any]:
@@ -154,20 +177,25 @@ def pretty_repr(x: Any, num_spaces: int = 4) -> str:
     return _pretty(x, num_spaces, 1) if isinstance(x, dict) else repr(x)
 
 
-def _flatten_with_keys(
-    frozen: FrozenDict[Any, Any],
-) -> tuple[list[tuple[Any, Any]], Hashable]:
-    keys = tuple(sorted(frozen._dict))
-    return [(jax.tree_util.DictKey(key), frozen._dict[key]) for key in keys], keys
+class FrozenKeysView(KeysView[K]):
+    """The keys of a FrozenDict."""
+
+    def __repr__(self) -> str:
+        return f"frozen_dict_keys({list(self)})"
 
 
-def _flatten(frozen: FrozenDict[Any, Any]) -> tuple[list[Any], Hashable]:
-    keys = tuple(sorted(frozen._dict))
-    return [frozen._dict[key] for key in keys], keys
+class FrozenValuesView(ValuesView[V]):
+    """The values of a FrozenDict."""
+
+    def __repr__(self) -> str:
+        return f"frozen_dict_values({list(self)})"
 
 
-def _unflatten(keys: Any, values: Any) -> FrozenDict[Any, Any]:
-    return FrozenDict._of(dict(zip(keys, values, strict=True)))
+def _restore(target: FrozenDict[Any, Any], state: Any) -> FrozenDict[Any, Any]:
+    return FrozenDict(serialization._restore_mapping(target, state))
 
 
-jax.tree_util.register_pytree_with_keys(FrozenDict, _flatten_with_keys, _unflatten, _flatten)
+jax.tree_util.register_pytree_with_keys(
+    FrozenDict, FrozenDict.tree_flatten_with_keys, FrozenDict.tree_unflatten, FrozenDict._flatten
+)
+serialization.register_serialization_state(FrozenDict, serialization._mapping_state, _restore)
