@@ -45,31 +45,27 @@ def map_variables(
         rngs: the rng streams that go in.
         variables: the other collections that go in and come out.
     """
-    writes_mapped = mutable or init
 
     def inner(enter: Any, leave: Any, groups: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
         mapped, others = groups
-        created: Any = [{} for _ in mapped]
         if init:
             scope = enter((mapped, others), keys)
             tops = {id(each.root): each.root for each in jax.tree.leaves(scope)}.values()
             if any(_may_change(top, mapped_collections) for top in tops):
                 fn(scope, *args, **kwargs)
                 created = [map_out_fn(collections) for collections in leave(scope)[0]]
-                mapped = _merge(mapped, created)
-        changeable = True if mutable else subtract_filters(True, mapped_collections)
+                mapped = [{**old, **new} for old, new in zip(mapped, created, strict=True)]
         shown = [map_in_fn(collections) for collections in mapped]
-        scope = enter((shown, others), keys, changeable)
+        scope = enter((shown, others), keys)
         y = fn(scope, *args, **kwargs)
         out, *rest = leave(scope)
-        stored = [map_out_fn(collections) for collections in out] if mutable else created
-        return y, (stored, *rest)
+        return y, ([map_out_fn(collections) for collections in out], *rest)
 
-    out_filters = (mapped_collections if writes_mapped else False, variables)
+    others = subtract_filters(variables, mapped_collections)
     return pack(
         inner,
-        (mapped_collections, variables),
-        out_filters,
+        (mapped_collections, others),
+        (mapped_collections if mutable or init else False, others),
         (rngs,),
         name="map_variables",
         enable_kwargs=True,
@@ -78,10 +74,6 @@ def map_variables(
 
 def _may_change(scope: Scope, collections: CollectionFilter) -> bool:
     return intersect_filters(scope.mutable, collections) not in (False, set())
-
-
-def _merge(before: Any, after: Any) -> Any:
-    return [{**old, **new} for old, new in zip(before, after, strict=True)]
 
 
 def swap_collection(fn: Callable[..., Any], col_a: str, col_b: str) -> Callable[..., Any]:

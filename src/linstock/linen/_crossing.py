@@ -36,46 +36,26 @@ class Names:
 
     Attributes:
         autonames: how many submodules of each class name were named.
-        taken: the names of submodules.
-        setup: which of them `setup` gave.
         variables: the names of variables, and their collections.
     """
 
     autonames: tuple[tuple[str, int], ...]
-    taken: frozenset[str]
-    setup: frozenset[str]
     variables: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, module: Module) -> Names:
         """The names that a module has given so far."""
-        state, scope = module._state, module.scope
-        reservations = {} if scope is None else scope.reservations
+        state = module._state
         return cls(
             autonames=tuple(state.autonames.items()),
-            taken=frozenset(name for name, cols in reservations.items() if None in cols),
-            setup=state.setup_names,
             variables=tuple((n, c) for n, c in state.children.items() if isinstance(c, str)),
         )
 
-    def put_inside(self, module: Module) -> None:
-        """Goes on with these names in a module inside, where `setup` runs once more."""
+    def put(self, module: Module) -> None:
+        """Goes on with these names in a module that stands for the same one."""
         module._state.autonames = dict(self.autonames)
-        if module.scope is not None:
-            for name in self.taken - self.setup:
-                module.scope.reservations.setdefault(name, set()).add(None)
-
-    def put_outside(self, module: Module) -> None:
-        """Goes on with these names in the module outside."""
-        state, scope = module._state, module.scope
-        state.autonames = dict(self.autonames)
-        if not state.setup_done:
-            state.setup_names = self.setup
         for name, collection in self.variables:
-            state.children.setdefault(name, collection)
-        if scope is not None:
-            for name in self.taken:
-                scope.reservations.setdefault(name, set()).add(None)
+            module._state.children.setdefault(name, collection)
 
 
 class Crossing:
@@ -173,8 +153,15 @@ class Crossing:
         }
         module = cls(**fields, name=value.name, parent=scope)
         module._state.in_compact = value._state.in_compact
-        self._names[id(value)].put_inside(module)
+        self._names[id(value)].put(module)
+        if scope is not None and scope.parent is not None and not _comes_from_setup(value):
+            scope.parent.reserve(value.name)
         return module
+
+
+def _comes_from_setup(module: Module) -> bool:
+    """Whether the parent will make the module's name again, when its `setup` runs inside."""
+    return is_module(module.parent) and module.name in module.parent._state.setup_names  # type: ignore[union-attr]
 
 
 def is_crosser(value: Any) -> bool:

@@ -62,7 +62,7 @@ class CallWithKey:
                 *crossing.args,
                 **crossing.kwargs,
             )
-        names.put_outside(crossing.module)
+        names.put(crossing.module)
         return result
 
 

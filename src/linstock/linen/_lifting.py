@@ -136,7 +136,7 @@ def inside(crossing: Crossing, fn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method, updated=())
     def of_scopes(scopes: Any, *args: Any, **kwargs: Any) -> Any:
         result, names = enter(crossing, method, scopes, args, kwargs)
-        names.put_outside(crossing.module)
+        names.put(crossing.module)
         return result
 
     return of_scopes

@@ -162,8 +162,6 @@ def run_setup(module: Module) -> None:
         return
     state.in_setup = True
     scope: Scope = module.scope  # type: ignore[assignment]
-    for name in state.setup_names:
-        scope.reservations.pop(name, None)
     before = set(scope.reservations)
     CONTEXT.module_stack.append(module)
     try:

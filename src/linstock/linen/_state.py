@@ -22,7 +22,7 @@ class ModuleState:
         attached: the module has a scope and its fields are bound; from here on it is frozen.
         autonames: how many submodules of each class name were named so far.
         children: submodules by name; for variables, the name of the collection.
-        setup_names: the names that `setup` took; it takes them anew inside a transformation.
+        setup_names: the names that `setup` took.
     """
 
     __slots__ = (
