@@ -2,6 +2,7 @@
 # make test    run the tests
 # make check   formatting, lint, types
 # make golden  record the golden files and the README's excerpts anew
+# make flax-tests  run Flax's own tests on linstock, in an environment without Flax (not in CI)
 # make setup   make the environment that the others need; they do it by themselves
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test check golden setup
+.PHONY: demo test check golden flax-tests setup
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)
@@ -28,6 +29,28 @@ check: $(STAMP)
 
 golden: $(STAMP)
 	$(BIN)/python -m pytest tests/bridge tests/test_readme.py --record
+
+# FLAX_TESTS=linen/linen_module_test.py runs one file. docs/flax-tests.md says what fails, and why.
+FLAX := flax-0.12.8
+FLAX_TESTS ?= linen core struct_test.py traverse_util_test.py serialization_test.py cursor_test.py \
+    jax_utils_test.py checkpoints_test.py early_stopping_test.py configurations_test.py \
+    nnx/ids_test.py traceback_util_test.py pickle_test.py io_test.py tensorboard_test.py
+
+flax-tests: .flax-tests/.installed
+	cd .flax-tests/$(FLAX)/tests && for file in $$(find $(FLAX_TESTS) -name '*_test.py' | sort); do \
+	    printf '%-44s' $$file; ../../venv/bin/python -m pytest -q -p linstock.as_flax \
+	    -p no:cacheprovider $$file > ../../$$(basename $$file).log 2>&1; \
+	    tail -n 1 ../../$$(basename $$file).log; done
+	grep -h '^FAILED' .flax-tests/*.log || true
+
+.flax-tests/.installed: pyproject.toml
+	rm -rf .flax-tests && mkdir .flax-tests
+	$(PYTHON) -m pip download --quiet --no-deps --no-binary :all: -d .flax-tests flax==0.12.8
+	tar -xzf .flax-tests/$(FLAX).tar.gz -C .flax-tests
+	$(PYTHON) -m venv .flax-tests/venv
+	.flax-tests/venv/bin/python -m pip install --quiet --editable \
+	    '.[checkpoints,debug,tensorboard]' absl-py cloudpickle optax pytest tensorboard tensorflow-cpu
+	touch $@
 
 setup: $(STAMP)
 
