@@ -248,7 +248,12 @@ def split_in_out(axes: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any
 
 def split_keys(groups: Sequence[RngGroup], splits: Sequence[bool], count: int) -> list[RngGroup]:
     """Replaces the keys of the groups marked true by `count` keys each, along a new first axis."""
+
+    def split_key(key: Any) -> Any:
+        # The clone tells `jax.debug_key_reuse` that the key may be split again elsewhere.
+        return jax.random.split(jax.random.clone(key), count)
+
     return [
-        jax.tree.map(lambda key: jax.random.split(key, count), group) if split else group
+        jax.tree.map(split_key, group) if split else group
         for group, split in zip(groups, splits, strict=True)
     ]
