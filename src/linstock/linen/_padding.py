@@ -95,12 +95,13 @@ def fold_circular(y: Array, sizes: list[int], transpose_kernel: bool) -> Array:
         sizes: the circumferences of the rings.
         transpose_kernel: which of the two middle entries the center of an even kernel is.
     """
-    for axis, size in enumerate(sizes, start=1):
-        excess = y.shape[axis] - size
+    widths = [(0, 0)]
+    for size, length in zip(sizes, y.shape[1:-1], strict=True):
+        excess = length - size
         center = -(-excess // 2) if transpose_kernel else excess // 2
-        widths = [(0, 0)] * y.ndim
-        widths[axis] = (0, -excess % size)
-        y = jnp.pad(y, widths)
-        y = y.reshape(*y.shape[:axis], -1, size, *y.shape[axis + 1 :]).sum(axis)
-        y = jnp.roll(y, -center, axis)
+        before = -center % size
+        widths.append((before, -(before + length) % size))
+    y = jnp.pad(y, [*widths, (0, 0)])
+    for axis, size in enumerate(sizes, start=1):
+        y = y.reshape((*y.shape[:axis], -1, size, *y.shape[axis + 1 :])).sum(axis)
     return y
