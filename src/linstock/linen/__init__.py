@@ -11,8 +11,18 @@ from linstock.core.meta import get_partition_spec as get_partition_spec
 from linstock.core.meta import get_sharding as get_sharding
 from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
+from linstock.linen import activation as activation
+from linstock.linen import attention as attention
+from linstock.linen import batch_apply as batch_apply
+from linstock.linen import combinators as combinators
 from linstock.linen import dtypes as dtypes
 from linstock.linen import initializers as initializers
+from linstock.linen import kw_only_dataclasses as kw_only_dataclasses
+from linstock.linen import linear as linear
+from linstock.linen import normalization as normalization
+from linstock.linen import pooling as pooling
+from linstock.linen import recurrent as recurrent
+from linstock.linen import stochastic as stochastic
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -44,6 +54,7 @@ from linstock.linen._attention import dot_product_attention as dot_product_atten
 from linstock.linen._attention import (
     dot_product_attention_weights as dot_product_attention_weights,
 )
+from linstock.linen._batch_apply import BatchApply as BatchApply
 from linstock.linen._binding import apply as apply
 from linstock.linen._binding import init as init
 from linstock.linen._binding import init_with_output as init_with_output

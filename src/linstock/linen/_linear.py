@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import lax
@@ -18,6 +18,12 @@ from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Axes, DotGeneral, Dtype, Initializer, PrecisionLike
 
 default_kernel_init = initializers.lecun_normal()
+
+
+class PromoteDtypeFn(Protocol):
+    """What the field `promote_dtype` of layers holds, such as `nn.dtypes.promote_dtype`."""
+
+    def __call__(self, *args: Any, dtype: Any = None, inexact: bool = True) -> list[Any]: ...
 
 
 def as_axes(axes: Axes) -> tuple[int, ...]:
@@ -68,7 +74,7 @@ class Dense(Module):
     precision: PrecisionLike = None
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     dot_general: DotGeneral | None = None
     dot_general_cls: Any = None
 
@@ -114,7 +120,7 @@ class DenseGeneral(Module):
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
     precision: PrecisionLike = None
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     dot_general: DotGeneral | None = None
     dot_general_cls: Any = None
 
@@ -189,7 +195,7 @@ class Einsum(Module):
     precision: PrecisionLike = None
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     preferred_element_type: Dtype | None = None
 
     @compact

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from linstock.linen import initializers
-from linstock.linen._linear import as_axes, normalize_axes
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
-from linstock.linen._norm_stats import compute_stats, mean_square, normalize
+from linstock.linen._norm_stats import canonical_axes, compute_stats, mean_square, normalize
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
@@ -111,7 +110,7 @@ class BatchNorm(Module):
         """
         running = merge_param("use_running_average", self.use_running_average, use_running_average)
         x = jnp.asarray(x)
-        features = tuple(sorted(normalize_axes(self.axis, x.ndim)))
+        features = canonical_axes(x.ndim, self.axis)
         reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
         shape = tuple(x.shape[axis] for axis in features)
         stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
@@ -264,7 +263,7 @@ class GroupNorm(Module):
         if self.reduction_axes is None:
             reduced: tuple[int, ...] = tuple(range(1, x.ndim))
         else:
-            reduced = normalize_axes(self.reduction_axes, x.ndim)
+            reduced = canonical_axes(x.ndim, self.reduction_axes)
             if x.ndim - 1 not in reduced:
                 raise ValueError(
                     "The reduction axes must include the final dimension as this is assumed to be "
@@ -342,7 +341,7 @@ class InstanceNorm(Module):
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        features = normalize_axes(as_axes(self.feature_axes), x.ndim)
+        features = canonical_axes(x.ndim, self.feature_axes)
         if 0 in features:
             raise ValueError(
                 "The channel axes cannot include the leading dimension as this is assumed to be "

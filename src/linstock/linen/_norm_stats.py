@@ -13,6 +13,11 @@ from linstock.linen.dtypes import canonicalize_dtype
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
+def canonical_axes(rank: int, axes: Axes) -> tuple[int, ...]:
+    """Axes counted from the front, in order, each once."""
+    return tuple(sorted(set(normalize_axes(axes, rank))))
+
+
 def compute_stats(
     x: Array,
     axes: Axes,
@@ -67,7 +72,7 @@ def _reduction(
         dtype = x.dtype
     if force_float32:
         dtype = jnp.promote_types(dtype, jnp.float32)
-    over = normalize_axes(axes, x.ndim)
+    over = canonical_axes(x.ndim, axes)
     return jnp.asarray(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
 
 
@@ -125,8 +130,8 @@ def normalize(
         scale_init: makes the scale.
         force_float32_reductions: has no effect here.
     """
-    reduced = normalize_axes(reduction_axes, x.ndim)
-    features = sorted(normalize_axes(feature_axes, x.ndim))
+    reduced = canonical_axes(x.ndim, reduction_axes)
+    features = canonical_axes(x.ndim, feature_axes)
     shape = tuple(x.shape[axis] for axis in features)
     broadcast = tuple(x.shape[axis] if axis in features else 1 for axis in range(x.ndim))
     involved = [x]

@@ -28,7 +28,7 @@ def per_axis(setting: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(setting)
 
 
-def canonical_padding(padding: PaddingLike, rank: int) -> LaxPadding:
+def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
     """A padding as its name, or as a pair for each axis.
 
     Raises:
@@ -38,9 +38,9 @@ def canonical_padding(padding: PaddingLike, rank: int) -> LaxPadding:
         case str():
             return padding
         case int():
-            return ((padding, padding),) * rank
+            return [(padding, padding)] * rank
         case [*axes] if len(axes) == rank:
-            pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in axes)
+            pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in axes]
             if all(len(pair) == 2 for pair in pairs):
                 return pairs  # type: ignore[return-value]
     raise ValueError(

@@ -1,0 +1,9 @@
+"""Recurrent cells, and the layers that run them over sequences."""
+
+from linstock.linen._recurrent import ConvLSTMCell as ConvLSTMCell
+from linstock.linen._recurrent import GRUCell as GRUCell
+from linstock.linen._recurrent import LSTMCell as LSTMCell
+from linstock.linen._recurrent import MGUCell as MGUCell
+from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
+from linstock.linen._recurrent import RNNCellBase as RNNCellBase
+from linstock.linen._recurrent import SimpleCell as SimpleCell
