@@ -32,7 +32,7 @@ def as_axes(axes: Axes) -> tuple[int, ...]:
 
 
 def normalize_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
-    """Axes counted from the front.
+    """Axes counted from the front, in order.
 
     Raises:
         ValueError: an axis is out of range.
@@ -40,7 +40,7 @@ def normalize_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
     given = as_axes(axes)
     if any(not -ndim <= axis < ndim for axis in given):
         raise ValueError(f"Axes {given} are out of range for an input with {ndim} dimensions.")
-    return tuple(axis % ndim for axis in given)
+    return tuple(sorted(axis % ndim for axis in given))
 
 
 def choose_dot_general(dot_general: DotGeneral | None, dot_general_cls: Any) -> DotGeneral:
@@ -209,7 +209,7 @@ class Einsum(Module):
         subscripts = merge_param("einsum_str", self.einsum_str, einsum_str).replace(" ", "")
         kernel = self.param("kernel", self.kernel_init, tuple(self.shape), self.param_dtype)
         bias = None
-        bias_shape, broadcast_shape = _bias_shapes(subscripts, inputs, tuple(self.shape))
+        bias_shape, broadcast_shape = _bias_shapes(subscripts, jnp.ndim(inputs), tuple(self.shape))
         if self.use_bias:
             bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype)
         x, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
@@ -224,22 +224,43 @@ class Einsum(Module):
 
 
 def _bias_shapes(
-    subscripts: str, inputs: Array, kernel_shape: tuple[int, ...]
+    subscripts: str, ndim: int, kernel_shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of the bias, and the shape in which it broadcasts against the result."""
     terms, arrow, result = subscripts.partition("->")
-    left, comma, right = terms.partition(",")
-    if not arrow or not comma or "," in right:
+    if not arrow:
         raise ValueError(
-            '`einsum_str` equation must be explicit and include "->", and must have exactly two '
-            f'operands, the input and the kernel, as in "abc,cd->abd"; got "{subscripts}".'
+            f'`einsum_str` equation must be explicit and include "->". Got "{subscripts}"; write '
+            'what the result has, as in "abc,cd->abd".'
         )
+    if terms.count(",") != 1:
+        raise ValueError(
+            "`einsum_str` equation must have exactly two operands and therefore, exactly one comma "
+            f'character, instead of {terms.count(",")}. Got "{subscripts}"; the operands are the '
+            'input and the kernel, as in "abc,cd->abd".'
+        )
+    left, right = terms.split(",")
+    covered = max(_covered(left, ndim), _covered(right, len(kernel_shape)))
+    right = _spell_out(right, _covered(right, len(kernel_shape)))
+    result = _spell_out(result, covered)
     if len(right) != len(kernel_shape):
-        raise ValueError(f'"{right}" does not name the axes of a kernel {kernel_shape}.')
+        raise ValueError(
+            f'"{right}" in "{subscripts}" does not name the axes of a kernel {kernel_shape}.'
+        )
     size_of = dict(zip(right, kernel_shape, strict=True))
-    if "..." in left:
-        covered = jnp.ndim(inputs) - len(left.replace("...", ""))
-        result = result.replace("...", "." * covered)
     broadcast = tuple(size_of.get(axis, 1) for axis in result)
     bias = tuple(size_of[axis] for axis in result if axis in size_of)
     return bias, broadcast
+
+
+_UNNAMED_AXES = "".join(map(chr, range(0x100, 0x140)))
+
+
+def _covered(term: str, ndim: int) -> int:
+    """How many axes the ellipsis of a term stands for."""
+    return ndim - len(term) + 3 if "..." in term else 0
+
+
+def _spell_out(term: str, covered: int) -> str:
+    """A term with a letter for each axis of its ellipsis; counted from the last, as they align."""
+    return term.replace("...", _UNNAMED_AXES[len(_UNNAMED_AXES) - covered :])

@@ -15,7 +15,7 @@ from linstock.typing import Array, Axes, Dtype, Initializer
 
 def canonical_axes(rank: int, axes: Axes) -> tuple[int, ...]:
     """Axes counted from the front, in order, each once."""
-    return tuple(sorted(set(normalize_axes(axes, rank))))
+    return tuple(dict.fromkeys(normalize_axes(axes, rank)))
 
 
 def compute_stats(

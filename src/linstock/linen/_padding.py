@@ -40,13 +40,17 @@ def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
         case int():
             return [(padding, padding)] * rank
         case [*axes] if len(axes) == rank:
-            pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in axes]
-            if all(len(pair) == 2 for pair in pairs):
+            pairs = [(p, p) if isinstance(p, int) else p for p in axes]
+            if all(_is_pair(pair) for pair in pairs):
                 return pairs  # type: ignore[return-value]
     raise ValueError(
         f"Invalid padding format: {padding}, should be str, int, or a sequence of len {rank} where "
         "each element is an int or pair of ints."
     )
+
+
+def _is_pair(setting: Any) -> bool:
+    return isinstance(setting, Sequence) and [*map(type, setting)] == [int, int]
 
 
 def join_batch(x: Array, rank: int, layer: Any) -> tuple[Array, tuple[int, ...]]:
