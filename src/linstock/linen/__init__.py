@@ -16,6 +16,7 @@ from linstock.linen import attention as attention
 from linstock.linen import batch_apply as batch_apply
 from linstock.linen import combinators as combinators
 from linstock.linen import dtypes as dtypes
+from linstock.linen import fp8_ops as fp8_ops
 from linstock.linen import initializers as initializers
 from linstock.linen import kw_only_dataclasses as kw_only_dataclasses
 from linstock.linen import linear as linear
@@ -69,6 +70,11 @@ from linstock.linen._conv import ConvLocal as ConvLocal
 from linstock.linen._conv import ConvTranspose as ConvTranspose
 from linstock.linen._dropout import Dropout as Dropout
 from linstock.linen._embed import Embed as Embed
+from linstock.linen._fp8 import Fp8DirectDotGeneralOp as Fp8DirectDotGeneralOp
+from linstock.linen._fp8 import Fp8DotGeneral as Fp8DotGeneral
+from linstock.linen._fp8 import Fp8DotGeneralOp as Fp8DotGeneralOp
+from linstock.linen._fp8 import Fp8Einsum as Fp8Einsum
+from linstock.linen._fp8 import NANOOFp8DotGeneralOp as NANOOFp8DotGeneralOp
 from linstock.linen._linear import Dense as Dense
 from linstock.linen._linear import DenseGeneral as DenseGeneral
 from linstock.linen._linear import Einsum as Einsum

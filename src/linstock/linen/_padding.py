@@ -42,7 +42,7 @@ def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
         case [*axes] if len(axes) == rank:
             pairs = [(p, p) if isinstance(p, int) else p for p in axes]
             if all(_is_pair(pair) for pair in pairs):
-                return pairs  # type: ignore[return-value]
+                return pairs
     raise ValueError(
         f"Invalid padding format: {padding}, should be str, int, or a sequence of len {rank} where "
         "each element is an int or pair of ints."
@@ -50,7 +50,7 @@ def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
 
 
 def _is_pair(setting: Any) -> bool:
-    return isinstance(setting, Sequence) and [*map(type, setting)] == [int, int]
+    return isinstance(setting, Sequence) and len(setting) == 2
 
 
 def join_batch(x: Array, rank: int, layer: Any) -> tuple[Array, tuple[int, ...]]:
