@@ -11,6 +11,10 @@ from linstock.core.meta import get_partition_spec as get_partition_spec
 from linstock.core.meta import get_sharding as get_sharding
 from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
+from linstock.core.nn._pooling import avg_pool as avg_pool
+from linstock.core.nn._pooling import max_pool as max_pool
+from linstock.core.nn._pooling import min_pool as min_pool
+from linstock.core.nn._pooling import pool as pool
 from linstock.linen import activation as activation
 from linstock.linen import attention as attention
 from linstock.linen import batch_apply as batch_apply
@@ -95,10 +99,6 @@ from linstock.linen._norm import GroupNorm as GroupNorm
 from linstock.linen._norm import InstanceNorm as InstanceNorm
 from linstock.linen._norm import LayerNorm as LayerNorm
 from linstock.linen._norm import RMSNorm as RMSNorm
-from linstock.linen._pooling import avg_pool as avg_pool
-from linstock.linen._pooling import max_pool as max_pool
-from linstock.linen._pooling import min_pool as min_pool
-from linstock.linen._pooling import pool as pool
 from linstock.linen._recurrent import ConvLSTMCell as ConvLSTMCell
 from linstock.linen._recurrent import GRUCell as GRUCell
 from linstock.linen._recurrent import LSTMCell as LSTMCell

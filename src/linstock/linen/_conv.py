@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.core.nn._linear import conv_dimension_numbers, default_kernel_init
 from linstock.linen import initializers
-from linstock.linen._linear import PromoteDtypeFn, default_kernel_init
+from linstock.linen._linear import PromoteDtypeFn
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen._padding import (
@@ -30,17 +31,7 @@ from linstock.typing import (
     LaxPadding,
     PaddingLike,
     PrecisionLike,
-    Shape,
 )
-
-
-def conv_dimension_numbers(input_shape: Shape) -> lax.ConvDimensionNumbers:
-    """The dimension numbers of `[N, spatial..., C]` and a kernel `[spatial..., I, O]`."""
-    ndim = len(input_shape)
-    spatial = tuple(range(1, ndim - 1))
-    data = (0, ndim - 1, *spatial)
-    kernel = (ndim - 1, ndim - 2, *range(ndim - 2))
-    return lax.ConvDimensionNumbers(data, kernel, data)
 
 
 class _Conv(Module):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from linstock.linen import initializers
+from linstock.core.nn._linear import default_embed_init
 from linstock.linen._linear import PromoteDtypeFn
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Dtype, Initializer
-
-default_embed_init = initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 
 
 class Embed(Module):

@@ -1,8 +1,8 @@
 """The dtype of scales and amax histories, whose gradients are joined by their maximum.
 
 Scales and histories are carried as gradients (`_overwrite_with_gradient`). Where one layer is
-called several times, as in a scan, JAX adds up the gradients of the calls; under this dtype it takes
-the largest instead.
+called several times, as in a scan, JAX adds up the gradients of the calls; under this dtype it
+takes the largest instead.
 """
 
 from __future__ import annotations

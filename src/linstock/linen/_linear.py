@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from linstock.core import meta
+from linstock.core.nn._linear import as_axes, default_kernel_init, normalize_axes
 from linstock.linen import initializers
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Axes, DotGeneral, Dtype, Initializer, PrecisionLike
-
-default_kernel_init = initializers.lecun_normal()
 
 
 class PromoteDtypeFn(Protocol):
@@ -26,21 +25,9 @@ class PromoteDtypeFn(Protocol):
     def __call__(self, *args: Any, dtype: Any = None, inexact: bool = True) -> list[Any]: ...
 
 
-def as_axes(axes: Axes) -> tuple[int, ...]:
-    """An int or a sequence of ints as a tuple."""
-    return (axes,) if isinstance(axes, int) else tuple(axes)
-
-
-def normalize_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
-    """Axes counted from the front, in order.
-
-    Raises:
-        ValueError: an axis is out of range.
-    """
-    given = as_axes(axes)
-    if any(not -ndim <= axis < ndim for axis in given):
-        raise ValueError(f"Axes {given} are out of range for an input with {ndim} dimensions.")
-    return tuple(sorted(axis % ndim for axis in given))
+def sorted_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Axes counted from the front, in order."""
+    return tuple(sorted(normalize_axes(axes, ndim)))
 
 
 def choose_dot_general(dot_general: DotGeneral | None, dot_general_cls: Any) -> DotGeneral:
@@ -128,8 +115,8 @@ class DenseGeneral(Module):
     def __call__(self, inputs: Array) -> Array:
         """Contracts `axis` of the input; batch axes come first in the result."""
         features, ndim = as_axes(self.features), jnp.ndim(inputs)
-        axis = normalize_axes(self.axis, ndim)
-        batch = normalize_axes(self.batch_dims, ndim)
+        axis = sorted_axes(self.axis, ndim)
+        batch = sorted_axes(self.batch_dims, ndim)
         if set(batch) != set(range(len(batch))):
             raise ValueError(
                 f"batch_dims {batch} must be consecutive leading dimensions starting from 0."

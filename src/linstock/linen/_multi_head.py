@@ -10,10 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.core.nn._linear import default_kernel_init
 from linstock.errors import warn_deprecated
 from linstock.linen import initializers
 from linstock.linen._attention import dot_product_attention
-from linstock.linen._linear import DenseGeneral, default_kernel_init
+from linstock.linen._linear import DenseGeneral
 from linstock.linen._masks import combine_masks
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact

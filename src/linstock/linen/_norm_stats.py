@@ -8,14 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from linstock.linen._linear import normalize_axes
+from linstock.linen._linear import sorted_axes
 from linstock.linen.dtypes import canonicalize_dtype
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
 def canonical_axes(rank: int, axes: Axes) -> tuple[int, ...]:
     """Axes counted from the front, in order, each once."""
-    return tuple(dict.fromkeys(normalize_axes(axes, rank)))
+    return tuple(dict.fromkeys(sorted_axes(axes, rank)))
 
 
 def compute_stats(

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linstock.core.nn._linear import default_kernel_init
 from linstock.linen import initializers
 from linstock.linen._activation import sigmoid, tanh
 from linstock.linen._conv import Conv
-from linstock.linen._linear import Dense, default_kernel_init
+from linstock.linen._linear import Dense
 from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
