@@ -106,6 +106,8 @@ from linstock.linen._recurrent import MGUCell as MGUCell
 from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
 from linstock.linen._recurrent import RNNCellBase as RNNCellBase
 from linstock.linen._recurrent import SimpleCell as SimpleCell
+from linstock.linen._rnn import RNN as RNN
+from linstock.linen._rnn import Bidirectional as Bidirectional
 from linstock.linen._submodules import share_scope as share_scope
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
@@ -125,6 +127,8 @@ from linstock.linen._transforms import value_and_grad as value_and_grad
 from linstock.linen._transforms import vjp as vjp
 from linstock.linen._transforms import vmap as vmap
 from linstock.linen._transforms import while_loop as while_loop
+from linstock.linen._weight_norm import SpectralNorm as SpectralNorm
+from linstock.linen._weight_norm import WeightNorm as WeightNorm
 from linstock.linen.initializers import ones as ones
 from linstock.linen.initializers import ones_init as ones_init
 from linstock.linen.initializers import zeros as zeros
