@@ -4,7 +4,6 @@ from jax.nn import celu as celu
 from jax.nn import elu as elu
 from jax.nn import gelu as gelu
 from jax.nn import glu as glu
-from jax.nn import initializers as initializers
 from jax.nn import leaky_relu as leaky_relu
 from jax.nn import log_sigmoid as log_sigmoid
 from jax.nn import log_softmax as log_softmax
@@ -18,6 +17,7 @@ from jax.nn import swish as swish
 from jax.nn import tanh as tanh
 
 from linstock.core.nn import attention as attention
+from linstock.core.nn import initializers as initializers
 from linstock.core.nn import linear as linear
 from linstock.core.nn import normalization as normalization
 from linstock.core.nn import stochastic as stochastic

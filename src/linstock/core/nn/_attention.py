@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.nn import initializers
 
 from linstock import struct
 from linstock.core._scope import Scope
 from linstock.core._variable import Variable
+from linstock.core.nn import initializers
 from linstock.core.nn._linear import as_axes, default_kernel_init, dense_general, others
 from linstock.typing import Array, Axes, Dtype, Initializer, PrecisionLike, PRNGKey, Shape
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.nn import initializers
 
 from linstock import struct
 from linstock.core._scope import Scope
+from linstock.core.nn import initializers
 from linstock.typing import Array, Axes, Dtype, Initializer, PrecisionLike, Shape
 
 default_kernel_init = initializers.lecun_normal()

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.nn import initializers
 
 from linstock.core._scope import Scope
+from linstock.core.nn import initializers
 from linstock.core.nn._linear import as_axes, normalize_axes, others
 from linstock.typing import Array, Axes, Dtype, Initializer
 
