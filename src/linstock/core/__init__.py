@@ -42,3 +42,4 @@ from linstock.core._rng import is_valid_rng as is_valid_rng
 from linstock.core._rng import is_valid_rngs as is_valid_rngs
 from linstock.core._scope import Scope as Scope
 from linstock.core._variable import Variable as Variable
+from linstock.typing import Array as Array

@@ -37,7 +37,7 @@ def scan(
     """Makes a loop of `fn(shared, carry, *args) -> (shared, carry, ys)`.
 
     The shared values that `fn` returns must be the same in each step; they are computed once, from
-    what does not change between the steps.
+    what does not change between the steps, and are what each step then gets.
 
     Args:
         fn: one step.
@@ -71,6 +71,7 @@ def scan(
         constants = None
         if check_constancy_invariants:
             constants = _find_constants(step, init, elements)
+            shared = constants[0]
 
         def next_carry(carry: Any, element: Any) -> Any:
             nonlocal constants

@@ -170,6 +170,7 @@ def scan(
         if count is None:
             count = _find_length((*axes_in.values(), in_axes), (*own, args))
         seen: list[Any] = []
+        changed: list[set[str]] = []
 
         def step(shared: Any, carry: Any, own: Any, keys: Any, args: Any) -> Any:
             carried, carry = carry
@@ -178,9 +179,13 @@ def scan(
                 groups, keys = data_transform(groups, keys)
             scope = enter(groups, keys)
             carry, ys = check_step(fn(scope, carry, *args))
-            shared, carried, *own = leave(scope)
+            shared_out, carried, *own = leave(scope)
             seen[:] = [jax.tree.map(jax.typeof, (carried, carry))]
-            return shared, (carried, carry), (ys, tuple(own))
+            changed[:] = [set(group) for group in shared_out]
+            if check:  # the next trace gets these, and what may not change has to be among them
+                both = zip(shared, shared_out, strict=True)
+                shared_out = [{**before, **after} for before, after in both]
+            return shared_out, (carried, carry), (ys, tuple(own))
 
         loop = _axes_scan.scan(
             step,
@@ -201,6 +206,9 @@ def scan(
             explain_carry(error, (carried, carry), seen)
             raise
         own = _change_axes(_meta.add_axis, own, axes_out.values(), metadata_params)
+        shared = [
+            {col: group[col] for col in names} for group, names in zip(shared, changed, strict=True)
+        ]
         return (carry, ys), (shared, carried, *own)
 
     @functools.wraps(fn)

@@ -11,8 +11,23 @@ from linstock.core.meta import get_partition_spec as get_partition_spec
 from linstock.core.meta import get_sharding as get_sharding
 from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
+from linstock.core.nn._pooling import avg_pool as avg_pool
+from linstock.core.nn._pooling import max_pool as max_pool
+from linstock.core.nn._pooling import min_pool as min_pool
+from linstock.core.nn._pooling import pool as pool
+from linstock.linen import activation as activation
+from linstock.linen import attention as attention
+from linstock.linen import batch_apply as batch_apply
+from linstock.linen import combinators as combinators
 from linstock.linen import dtypes as dtypes
+from linstock.linen import fp8_ops as fp8_ops
 from linstock.linen import initializers as initializers
+from linstock.linen import kw_only_dataclasses as kw_only_dataclasses
+from linstock.linen import linear as linear
+from linstock.linen import normalization as normalization
+from linstock.linen import pooling as pooling
+from linstock.linen import recurrent as recurrent
+from linstock.linen import stochastic as stochastic
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -44,6 +59,7 @@ from linstock.linen._attention import dot_product_attention as dot_product_atten
 from linstock.linen._attention import (
     dot_product_attention_weights as dot_product_attention_weights,
 )
+from linstock.linen._batch_apply import BatchApply as BatchApply
 from linstock.linen._binding import apply as apply
 from linstock.linen._binding import init as init
 from linstock.linen._binding import init_with_output as init_with_output
@@ -58,6 +74,11 @@ from linstock.linen._conv import ConvLocal as ConvLocal
 from linstock.linen._conv import ConvTranspose as ConvTranspose
 from linstock.linen._dropout import Dropout as Dropout
 from linstock.linen._embed import Embed as Embed
+from linstock.linen._fp8 import Fp8DirectDotGeneralOp as Fp8DirectDotGeneralOp
+from linstock.linen._fp8 import Fp8DotGeneral as Fp8DotGeneral
+from linstock.linen._fp8 import Fp8DotGeneralOp as Fp8DotGeneralOp
+from linstock.linen._fp8 import Fp8Einsum as Fp8Einsum
+from linstock.linen._fp8 import NANOOFp8DotGeneralOp as NANOOFp8DotGeneralOp
 from linstock.linen._linear import Dense as Dense
 from linstock.linen._linear import DenseGeneral as DenseGeneral
 from linstock.linen._linear import Einsum as Einsum
@@ -78,10 +99,6 @@ from linstock.linen._norm import GroupNorm as GroupNorm
 from linstock.linen._norm import InstanceNorm as InstanceNorm
 from linstock.linen._norm import LayerNorm as LayerNorm
 from linstock.linen._norm import RMSNorm as RMSNorm
-from linstock.linen._pooling import avg_pool as avg_pool
-from linstock.linen._pooling import max_pool as max_pool
-from linstock.linen._pooling import min_pool as min_pool
-from linstock.linen._pooling import pool as pool
 from linstock.linen._recurrent import ConvLSTMCell as ConvLSTMCell
 from linstock.linen._recurrent import GRUCell as GRUCell
 from linstock.linen._recurrent import LSTMCell as LSTMCell
@@ -89,6 +106,8 @@ from linstock.linen._recurrent import MGUCell as MGUCell
 from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
 from linstock.linen._recurrent import RNNCellBase as RNNCellBase
 from linstock.linen._recurrent import SimpleCell as SimpleCell
+from linstock.linen._rnn import RNN as RNN
+from linstock.linen._rnn import Bidirectional as Bidirectional
 from linstock.linen._submodules import share_scope as share_scope
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
@@ -108,6 +127,8 @@ from linstock.linen._transforms import value_and_grad as value_and_grad
 from linstock.linen._transforms import vjp as vjp
 from linstock.linen._transforms import vmap as vmap
 from linstock.linen._transforms import while_loop as while_loop
+from linstock.linen._weight_norm import SpectralNorm as SpectralNorm
+from linstock.linen._weight_norm import WeightNorm as WeightNorm
 from linstock.linen.initializers import ones as ones
 from linstock.linen.initializers import ones_init as ones_init
 from linstock.linen.initializers import zeros as zeros

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -52,15 +52,20 @@ def dot_product_attention_weights(
     Returns:
         `[batch..., heads, queries, keys]`.
     """
+    if einsum is not None and (precision is not None or einsum_dot_general is not None):
+        raise ValueError(
+            "precision/einsum_dot_general and einsum are mutually exclusive. Please specify only "
+            "one of them."
+        )
     query, key = promote_dtype(query, key, dtype=dtype)
     dtype = query.dtype
-    _check_ranks(query, key)
-    if query.shape[:-3] != key.shape[:-3]:
-        raise ValueError(f"q, k batch dims must match: {query.shape} and {key.shape}.")
+    _check_ranks_and_batches(query, key)
     if query.shape[-2] != key.shape[-2]:
-        raise ValueError(f"q, k num_heads must match: {query.shape[-2]} and {key.shape[-2]}.")
+        raise ValueError(
+            f"q, k, v num_heads must match. Got {query.shape[-2]} and {key.shape[-2]}."
+        )
     if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"q, k depths must match: {query.shape[-1]} and {key.shape[-1]}.")
+        raise ValueError(f"q, k depths must match. Got {query.shape[-1]} and {key.shape[-1]}.")
 
     contract = _einsum(einsum, einsum_dot_general, precision)
     scaled = query / jnp.sqrt(query.shape[-1]).astype(dtype)
@@ -134,12 +139,19 @@ def dot_product_attention(
         raise ValueError(
             "qk_attn_weights_einsum and attn_weights_value_einsum must be specified together."
         )
+    if qk_attn_weights_einsum and (precision is not None or einsum_dot_general is not None):
+        raise ValueError(
+            "precision/einsum_dot_general and qk_attn_weights_einsum/attn_weights_value_einsum are "
+            "mutually exclusive. Please specify only one of them."
+        )
     query, key, value = promote_dtype(query, key, value, dtype=dtype)
-    _check_ranks(query, key, value)
+    _check_ranks_and_batches(query, key, value)
     if key.shape[-3] != value.shape[-3]:
-        raise ValueError(f"k, v lengths must match: {key.shape} and {value.shape}.")
+        raise ValueError(f"k, v lengths must match. Got shapes {key.shape} and {value.shape}.")
     if key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"k, v num_heads must match: {key.shape} and {value.shape}.")
+        raise ValueError(
+            f"q, k, v num_heads must match. Got {key.shape[-2]} and {value.shape[-2]}."
+        )
     weights = dot_product_attention_weights(
         query,
         key,
@@ -160,17 +172,23 @@ def dot_product_attention(
     return contract("...hqk,...khd->...qhd", weights, value)
 
 
-def _check_ranks(*arrays: Array) -> None:
-    if len({array.ndim for array in arrays}) > 1:
-        shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"q, k, v must have same rank; got shapes {shapes}.")
+def _check_ranks_and_batches(*arrays: Array) -> None:
+    shapes = [array.shape for array in arrays]
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ValueError(f"q, k, v must have same rank. Got shapes {_listed(shapes)}.")
+    if len({shape[:-3] for shape in shapes}) > 1:
+        raise ValueError(f"q, k, v batch dims must match. Got shapes {_listed(shapes)}.")
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _einsum(
     einsum: EinsumLike | None, dot_general: Callable[..., Array] | None, precision: PrecisionLike
 ) -> EinsumLike:
     if einsum is not None:
-        return lambda spec, x, y: einsum(spec, x, y, precision=precision)
+        return einsum
     settings: dict[str, Any] = {"precision": precision}
     if dot_general is not None:
         settings["_dot_general"] = dot_general

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.core.nn._linear import conv_dimension_numbers, default_kernel_init
 from linstock.linen import initializers
-from linstock.linen._linear import default_kernel_init
+from linstock.linen._linear import PromoteDtypeFn
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen._padding import (
-    canonical_padding,
+    canonicalize_padding,
     fold_circular,
     join_batch,
     per_axis,
@@ -31,14 +32,6 @@ from linstock.typing import (
     PaddingLike,
     PrecisionLike,
 )
-
-
-def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
-    """The dimension numbers of `[N, spatial..., C]` and a kernel `[spatial..., I, O]`."""
-    spatial = tuple(range(1, ndim - 1))
-    data = (0, ndim - 1, *spatial)
-    kernel = (ndim - 1, ndim - 2, *range(ndim - 2))
-    return lax.ConvDimensionNumbers(data, kernel, data)
 
 
 class _Conv(Module):
@@ -79,7 +72,7 @@ class _Conv(Module):
     precision: PrecisionLike = None
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     conv_general_dilated: ConvGeneralDilated | None = None
     conv_general_dilated_cls: Any = None
 
@@ -102,14 +95,14 @@ class _Conv(Module):
         input_dilation = per_axis(self.input_dilation, rank)
         kernel_dilation = per_axis(self.kernel_dilation, rank)
         x, padding = wrap_input(
-            x, canonical_padding(self.padding, rank), window, kernel_dilation, strides
+            x, canonicalize_padding(self.padding, rank), window, kernel_dilation, strides
         )
         channels = x.shape[-1]
         _check_groups(channels, self.feature_group_count, self.features)
         geometry: dict[str, Any] = {
             "lhs_dilation": input_dilation,
             "rhs_dilation": kernel_dilation,
-            "dimension_numbers": channels_last(x.ndim),
+            "dimension_numbers": conv_dimension_numbers(x.shape),
         }
 
         if self.shared_weights:
@@ -218,7 +211,7 @@ class ConvTranspose(Module):
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
     transpose_kernel: bool = False
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     preferred_element_type: Dtype | None = None
 
     @compact
@@ -237,7 +230,7 @@ class ConvTranspose(Module):
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x, kernel, bias = self.promote_dtype(x, kernel, bias, dtype=self.dtype)
 
-        padding = canonical_padding(self.padding, rank)
+        padding = canonicalize_padding(self.padding, rank)
         circular = padding == "CIRCULAR"
         y = lax.conv_transpose(
             x,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
-from linstock.linen import initializers
+from linstock.core.nn._linear import default_embed_init
+from linstock.linen._linear import PromoteDtypeFn
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Dtype, Initializer
@@ -31,8 +29,8 @@ class Embed(Module):
     features: int
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
-    embedding_init: Initializer = initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    embedding_init: Initializer = default_embed_init
+    promote_dtype: PromoteDtypeFn = promote_dtype
 
     def setup(self) -> None:
         shape = (self.num_embeddings, self.features)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import lax
 
 from linstock.core import meta
+from linstock.core.nn._linear import as_axes, default_kernel_init, normalize_axes
 from linstock.linen import initializers
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
@@ -17,24 +18,16 @@ from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Axes, DotGeneral, Dtype, Initializer, PrecisionLike
 
-default_kernel_init = initializers.lecun_normal()
+
+class PromoteDtypeFn(Protocol):
+    """What the field `promote_dtype` of layers holds, such as `nn.dtypes.promote_dtype`."""
+
+    def __call__(self, *args: Any, dtype: Any = None, inexact: bool = True) -> list[Any]: ...
 
 
-def as_axes(axes: Axes) -> tuple[int, ...]:
-    """An int or a sequence of ints as a tuple."""
-    return (axes,) if isinstance(axes, int) else tuple(axes)
-
-
-def normalize_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
-    """Axes counted from the front.
-
-    Raises:
-        ValueError: an axis is out of range.
-    """
-    given = as_axes(axes)
-    if any(not -ndim <= axis < ndim for axis in given):
-        raise ValueError(f"Axes {given} are out of range for an input with {ndim} dimensions.")
-    return tuple(axis % ndim for axis in given)
+def sorted_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Axes counted from the front, in order."""
+    return tuple(sorted(normalize_axes(axes, ndim)))
 
 
 def choose_dot_general(dot_general: DotGeneral | None, dot_general_cls: Any) -> DotGeneral:
@@ -68,7 +61,7 @@ class Dense(Module):
     precision: PrecisionLike = None
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     dot_general: DotGeneral | None = None
     dot_general_cls: Any = None
 
@@ -114,7 +107,7 @@ class DenseGeneral(Module):
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
     precision: PrecisionLike = None
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     dot_general: DotGeneral | None = None
     dot_general_cls: Any = None
 
@@ -122,8 +115,8 @@ class DenseGeneral(Module):
     def __call__(self, inputs: Array) -> Array:
         """Contracts `axis` of the input; batch axes come first in the result."""
         features, ndim = as_axes(self.features), jnp.ndim(inputs)
-        axis = normalize_axes(self.axis, ndim)
-        batch = normalize_axes(self.batch_dims, ndim)
+        axis = sorted_axes(self.axis, ndim)
+        batch = sorted_axes(self.batch_dims, ndim)
         if set(batch) != set(range(len(batch))):
             raise ValueError(
                 f"batch_dims {batch} must be consecutive leading dimensions starting from 0."
@@ -189,7 +182,7 @@ class Einsum(Module):
     precision: PrecisionLike = None
     kernel_init: Initializer = default_kernel_init
     bias_init: Initializer = initializers.zeros
-    promote_dtype: Callable[..., list[Any]] = promote_dtype
+    promote_dtype: PromoteDtypeFn = promote_dtype
     preferred_element_type: Dtype | None = None
 
     @compact
@@ -203,7 +196,7 @@ class Einsum(Module):
         subscripts = merge_param("einsum_str", self.einsum_str, einsum_str).replace(" ", "")
         kernel = self.param("kernel", self.kernel_init, tuple(self.shape), self.param_dtype)
         bias = None
-        bias_shape, broadcast_shape = _bias_shapes(subscripts, inputs, tuple(self.shape))
+        bias_shape, broadcast_shape = _bias_shapes(subscripts, jnp.ndim(inputs), tuple(self.shape))
         if self.use_bias:
             bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype)
         x, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
@@ -218,22 +211,43 @@ class Einsum(Module):
 
 
 def _bias_shapes(
-    subscripts: str, inputs: Array, kernel_shape: tuple[int, ...]
+    subscripts: str, ndim: int, kernel_shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of the bias, and the shape in which it broadcasts against the result."""
     terms, arrow, result = subscripts.partition("->")
-    left, comma, right = terms.partition(",")
-    if not arrow or not comma or "," in right:
+    if not arrow:
         raise ValueError(
-            '`einsum_str` equation must be explicit and include "->", and must have exactly two '
-            f'operands, the input and the kernel, as in "abc,cd->abd"; got "{subscripts}".'
+            f'`einsum_str` equation must be explicit and include "->". Got "{subscripts}"; write '
+            'what the result has, as in "abc,cd->abd".'
         )
+    if terms.count(",") != 1:
+        raise ValueError(
+            "`einsum_str` equation must have exactly two operands and therefore, exactly one comma "
+            f'character, instead of {terms.count(",")}. Got "{subscripts}"; the operands are the '
+            'input and the kernel, as in "abc,cd->abd".'
+        )
+    left, right = terms.split(",")
+    covered = max(_covered(left, ndim), _covered(right, len(kernel_shape)))
+    right = _spell_out(right, _covered(right, len(kernel_shape)))
+    result = _spell_out(result, covered)
     if len(right) != len(kernel_shape):
-        raise ValueError(f'"{right}" does not name the axes of a kernel {kernel_shape}.')
+        raise ValueError(
+            f'"{right}" in "{subscripts}" does not name the axes of a kernel {kernel_shape}.'
+        )
     size_of = dict(zip(right, kernel_shape, strict=True))
-    if "..." in left:
-        covered = jnp.ndim(inputs) - len(left.replace("...", ""))
-        result = result.replace("...", "." * covered)
     broadcast = tuple(size_of.get(axis, 1) for axis in result)
     bias = tuple(size_of[axis] for axis in result if axis in size_of)
     return bias, broadcast
+
+
+_UNNAMED_AXES = "".join(map(chr, range(0x100, 0x140)))
+
+
+def _covered(term: str, ndim: int) -> int:
+    """How many axes the ellipsis of a term stands for."""
+    return ndim - len(term) + 3 if "..." in term else 0
+
+
+def _spell_out(term: str, covered: int) -> str:
+    """A term with a letter for each axis of its ellipsis; counted from the last, as they align."""
+    return term.replace("...", _UNNAMED_AXES[len(_UNNAMED_AXES) - covered :])

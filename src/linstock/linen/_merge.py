@@ -18,14 +18,16 @@ def merge_param(name: str, a: T | None, b: T | None) -> T:
     Raises:
         ValueError: both were given, or neither.
     """
+    # Programs compare these messages with those of Flax as a whole: what is ours is a note.
     if a is None and b is None:
-        raise ValueError(
-            f'Parameter "{name}" must be passed to the constructor or at call time. Write '
-            f"`Layer({name}=...)` or `layer(x, {name}=...)`."
-        )
+        error = ValueError(f'Parameter "{name}" must be passed to the constructor or at call time.')
+        error.add_note(f"Write `Layer({name}=...)` or `layer(x, {name}=...)`.")
+        raise error
     if a is not None and b is not None:
-        raise ValueError(
+        error = ValueError(
             f'Parameter "{name}" was passed to the constructor and at call time. Should be passed '
-            f"just once. The constructor got {a!r}, the call {b!r}."
+            "just once."
         )
+        error.add_note(f"The constructor got {a!r}, the call {b!r}.")
+        raise error
     return a if b is None else b  # type: ignore[return-value]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.core.nn._linear import default_kernel_init
 from linstock.errors import warn_deprecated
 from linstock.linen import initializers
 from linstock.linen._attention import dot_product_attention
-from linstock.linen._linear import DenseGeneral, default_kernel_init
+from linstock.linen._linear import DenseGeneral
 from linstock.linen._masks import combine_masks
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
@@ -107,34 +109,31 @@ class MultiHeadDotProductAttention(Module):
         query, key, value = self._project(inputs_q, inputs_k, inputs_v)
         if self.decode:
             key, value, mask = self._use_cache(query, key, value, mask)
-        settings: dict[str, Any] = {}
-        if self.qk_attn_weights_einsum_cls and self.attn_weights_value_einsum_cls:
-            settings = {
-                "qk_attn_weights_einsum": self.qk_attn_weights_einsum_cls(),
-                "attn_weights_value_einsum": self.attn_weights_value_einsum_cls(),
-            }
         if self.dropout_rate > 0.0:
             fixed = merge_param("deterministic", self.deterministic, deterministic)
             if not fixed and dropout_rng is None:
                 dropout_rng = self.make_rng("dropout")
         else:
             fixed = True
+        settings: dict[str, Any] = {
+            "mask": mask,
+            "dropout_rng": dropout_rng,
+            "dropout_rate": self.dropout_rate,
+            "broadcast_dropout": self.broadcast_dropout,
+            "deterministic": fixed,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "force_fp32_for_softmax": self.force_fp32_for_softmax,
+            "qk_attn_weights_einsum": _made(self.qk_attn_weights_einsum_cls),
+            "attn_weights_value_einsum": _made(self.attn_weights_value_einsum_cls),
+        }
+        if self.attention_fn is not dot_product_attention:
+            # A user's function takes what it names; what `**kwargs` would catch is not passed.
+            taken = inspect.signature(self.attention_fn).parameters
+            settings = {name: value for name, value in settings.items() if name in taken}
         if sow_weights:
             settings["module"] = self
-        attended = self.attention_fn(
-            query,
-            key,
-            value,
-            mask=mask,
-            dropout_rng=dropout_rng,
-            dropout_rate=self.dropout_rate,
-            broadcast_dropout=self.broadcast_dropout,
-            deterministic=fixed,
-            dtype=self.dtype,
-            precision=self.precision,
-            force_fp32_for_softmax=self.force_fp32_for_softmax,
-            **settings,
-        )
+        attended = self.attention_fn(query, key, value, **settings)
         return DenseGeneral(
             features=self.out_features or inputs_q.shape[-1],
             axis=(-2, -1),
@@ -207,6 +206,10 @@ class MultiHeadDotProductAttention(Module):
         return key, value, combine_masks(mask, seen)
 
 
+def _made(cls: Callable[[], Any] | None) -> Any:
+    return None if cls is None else cls()
+
+
 def _keys_and_values(
     q: Array, k: Array | None, v: Array | None, kv: Array | None
 ) -> tuple[Array, Array]:
@@ -228,8 +231,17 @@ def _keys_and_values(
                 "`inputs_v` be the same value, pass in the value to `inputs_k` and leave "
                 "`inputs_v` as None."
             )
-        k = q
-    return k, k if v is None else v
+        return q, q
+    if v is None:
+        return k, k
+    if v.ndim > 1 and v.shape[-1] == v.shape[-2]:
+        warn_deprecated(
+            f"You are passing an array of shape {v.shape} to the `inputs_v` arg, when you may have "
+            "intended to pass it to the `mask` arg. Since Flax 0.7.4 the function signature of "
+            "MultiHeadDotProductAttention's `__call__` method has changed: the third argument is "
+            "`inputs_v`. Pass a mask as `mask=...`."
+        )
+    return k, v
 
 
 class MultiHeadAttention(MultiHeadDotProductAttention):

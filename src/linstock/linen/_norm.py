@@ -8,12 +8,53 @@ import jax
 import jax.numpy as jnp
 
 from linstock.linen import initializers
-from linstock.linen._linear import as_axes, normalize_axes
 from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
-from linstock.linen._norm_stats import mean_and_variance, mean_square, normalize
+from linstock.linen._norm_stats import canonical_axes, compute_stats, mean_square, normalize
 from linstock.typing import Array, Axes, Dtype, Initializer
+
+
+def _statistics(
+    layer: Any, x: Array, axes: Axes, mask: Array | None, across_devices: bool = True
+) -> tuple[Array, Array]:
+    """Mean and variance with the settings of a layer; `init` leaves out other devices."""
+    return compute_stats(
+        x,
+        axes,
+        layer.dtype,
+        layer.axis_name if across_devices else None,
+        layer.axis_index_groups,
+        use_fast_variance=layer.use_fast_variance,
+        mask=mask,
+        force_float32_reductions=layer.force_float32_reductions,
+    )
+
+
+def _normalized(
+    layer: Any,
+    x: Array,
+    mean: Array | None,
+    variance: Array,
+    reduction_axes: Axes,
+    feature_axes: Axes,
+) -> Array:
+    """The output of a layer, given the statistics."""
+    return normalize(
+        layer,
+        x,
+        mean,
+        variance,
+        reduction_axes,
+        feature_axes,
+        layer.dtype,
+        layer.param_dtype,
+        layer.epsilon,
+        layer.use_bias,
+        layer.use_scale,
+        layer.bias_init if layer.use_bias else initializers.zeros,
+        layer.scale_init,
+    )
 
 
 class BatchNorm(Module):
@@ -69,7 +110,7 @@ class BatchNorm(Module):
         """
         running = merge_param("use_running_average", self.use_running_average, use_running_average)
         x = jnp.asarray(x)
-        features = tuple(sorted(normalize_axes(self.axis, x.ndim)))
+        features = canonical_axes(x.ndim, self.axis)
         reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
         shape = tuple(x.shape[axis] for axis in features)
         stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
@@ -80,14 +121,12 @@ class BatchNorm(Module):
             mean, variance = kept_mean.value, kept_var.value
         else:
             initializing = self.is_initializing()
-            mean, variance = mean_and_variance(
-                self, x, reduced, mask, across_devices=not initializing
-            )
+            mean, variance = _statistics(self, x, reduced, mask, across_devices=not initializing)
             if not initializing:
                 old, new = self.momentum, 1 - self.momentum
                 kept_mean.value = old * kept_mean.value + new * mean
                 kept_var.value = old * kept_var.value + new * variance
-        return normalize(self, x, mean, variance, reduced, features)
+        return _normalized(self, x, mean, variance, reduced, features)
 
 
 class LayerNorm(Module):
@@ -127,8 +166,8 @@ class LayerNorm(Module):
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        mean, variance = mean_and_variance(self, x, self.reduction_axes, mask)
-        return normalize(self, x, mean, variance, self.reduction_axes, self.feature_axes)
+        mean, variance = _statistics(self, x, self.reduction_axes, mask)
+        return _normalized(self, x, mean, variance, self.reduction_axes, self.feature_axes)
 
 
 class RMSNorm(Module):
@@ -168,8 +207,8 @@ class RMSNorm(Module):
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        square = mean_square(self, x, self.reduction_axes, mask)
-        return normalize(self, x, None, square, self.reduction_axes, self.feature_axes)
+        square = mean_square(self, x, mask)
+        return _normalized(self, x, None, square, self.reduction_axes, self.feature_axes)
 
 
 class GroupNorm(Module):
@@ -224,7 +263,7 @@ class GroupNorm(Module):
         if self.reduction_axes is None:
             reduced: tuple[int, ...] = tuple(range(1, x.ndim))
         else:
-            reduced = normalize_axes(self.reduction_axes, x.ndim)
+            reduced = canonical_axes(x.ndim, self.reduction_axes)
             if x.ndim - 1 not in reduced:
                 raise ValueError(
                     "The reduction axes must include the final dimension as this is assumed to be "
@@ -233,13 +272,14 @@ class GroupNorm(Module):
 
         split = (*x.shape[:-1], groups, channels // groups)
         if mask is not None:
-            mask = jnp.broadcast_to(mask, x.shape).reshape(split)
+            inner = split[-2:] if mask.shape[-1] == channels else (mask.shape[-1], 1)
+            mask = mask.reshape((*mask.shape[:-1], *inner))
         # The split puts the groups where the features were; those within a group come after.
         inside = tuple(axis if axis < x.ndim - 1 else x.ndim for axis in reduced)
-        statistics = mean_and_variance(self, x.reshape(split), inside, mask)
+        statistics = _statistics(self, x.reshape(split), inside, mask)
         mean, variance = (jnp.repeat(s, channels // groups, axis=-1) for s in statistics)
         outside = tuple(axis for axis in reduced if axis < x.ndim - 1)
-        return normalize(self, x, mean, variance, outside, -1)
+        return _normalized(self, x, mean, variance, outside, -1)
 
     def _group_count(self, channels: int) -> int:
         if (self.num_groups is None) == (self.group_size is None):
@@ -301,12 +341,12 @@ class InstanceNorm(Module):
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
         x = jnp.asarray(x)
-        features = normalize_axes(as_axes(self.feature_axes), x.ndim)
+        features = canonical_axes(x.ndim, self.feature_axes)
         if 0 in features:
             raise ValueError(
                 "The channel axes cannot include the leading dimension as this is assumed to be "
                 "the batch axis."
             )
         reduced = tuple(axis for axis in range(1, x.ndim) if axis not in features)
-        mean, variance = mean_and_variance(self, x, reduced, mask)
-        return normalize(self, x, mean, variance, reduced, features)
+        mean, variance = _statistics(self, x, reduced, mask)
+        return _normalized(self, x, mean, variance, reduced, features)

@@ -8,70 +8,88 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from linstock.linen._linear import normalize_axes
+from linstock.linen._linear import sorted_axes
 from linstock.linen.dtypes import canonicalize_dtype
-from linstock.typing import Array, Axes
+from linstock.typing import Array, Axes, Dtype, Initializer
 
 
-def mean_and_variance(
-    layer: Any,
+def canonical_axes(rank: int, axes: Axes) -> tuple[int, ...]:
+    """Axes counted from the front, in order, each once."""
+    return tuple(dict.fromkeys(sorted_axes(axes, rank)))
+
+
+def compute_stats(
     x: Array,
     axes: Axes,
+    dtype: Dtype | None,
+    axis_name: str | None = None,
+    axis_index_groups: Any = None,
+    use_mean: bool = True,
+    use_fast_variance: bool = True,
     mask: Array | None = None,
-    across_devices: bool = True,
+    force_float32_reductions: bool = True,
 ) -> tuple[Array, Array]:
-    """Mean and variance over `axes`, and over devices if the layer names a mapped axis.
+    """Mean and variance of the input.
 
     Args:
-        layer: has the settings `dtype`, `axis_name`, `axis_index_groups`, `use_fast_variance` and
-            `force_float32_reductions`.
         x: the input.
         axes: what to reduce.
+        dtype: of the layer; statistics have it, or float32 if they are forced to.
+        axis_name: a mapped axis over which to average too.
+        axis_index_groups: groups of devices along it.
+        use_mean: false to take the mean for zero, which makes the variance the mean square.
+        use_fast_variance: whether the variance is computed in one pass.
         mask: true where entries count.
-        across_devices: false to leave out other devices, as in `init`.
+        force_float32_reductions: whether half precision is reduced in float32.
     """
-    x, axes, mean = _reduction(layer, x, axes, mask)
-    averaged = _device_average(layer if across_devices else None)
-    if not layer.use_fast_variance:
+    x, axes, mean = _reduction(x, axes, dtype, mask, force_float32_reductions)
+    averaged = _device_average(axis_name, axis_index_groups)
+    if not use_mean:
+        (square,) = averaged(mean(abs_square(x)))
+        return jnp.zeros(square.shape, square.dtype), square
+    if not use_fast_variance:
         (mu,) = averaged(mean(x))
-        return mu, averaged(mean(_square(x - jnp.expand_dims(mu, axes))))[0]
-    mu, square = averaged(mean(x), mean(_square(x)))
+        return mu, averaged(mean(abs_square(x - jnp.expand_dims(mu, axes))))[0]
+    squared = abs_square(x)
+    mu, square = averaged(mean(x), mean(squared))
     # Round-off can make the difference negative.
-    return mu, jnp.maximum(0.0, square - _square(mu))
+    return mu, jnp.maximum(0.0, square - abs_square(mu))
 
 
-def mean_square(layer: Any, x: Array, axes: Axes, mask: Array | None = None) -> Array:
-    """The mean of the squares, with the settings of `mean_and_variance`."""
-    x, _, mean = _reduction(layer, x, axes, mask)
-    return _device_average(layer)(mean(_square(x)))[0]
+def mean_square(layer: Any, x: Array, mask: Array | None) -> Array:
+    """The mean square over the reduction axes of a layer, with its settings."""
+    x, _, mean = _reduction(
+        x, layer.reduction_axes, layer.dtype, mask, layer.force_float32_reductions
+    )
+    return _device_average(layer.axis_name, layer.axis_index_groups)(mean(abs_square(x)))[0]
 
 
 def _reduction(
-    layer: Any, x: Array, axes: Axes, mask: Array | None
+    x: Array, axes: Axes, dtype: Dtype | None, mask: Array | None, force_float32: bool
 ) -> tuple[Array, tuple[int, ...], Callable[[Array], Array]]:
     """The input in the dtype of the reduction, the axes from the front, and the mean over them."""
-    dtype = x.dtype if layer.dtype is None else layer.dtype
-    if layer.force_float32_reductions:
+    if dtype is None:
+        dtype = x.dtype
+    if force_float32:
         dtype = jnp.promote_types(dtype, jnp.float32)
-    over = normalize_axes(axes, x.ndim)
+    over = canonical_axes(x.ndim, axes)
     return jnp.asarray(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
 
 
-def _device_average(layer: Any) -> Callable[..., tuple[Array, ...]]:
+def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[Array, ...]]:
     """Averages statistics over the mapped axis, all of them in one message."""
-    if layer is None or layer.axis_name is None:
+    if axis_name is None:
         return lambda *statistics: statistics
 
     def average(*statistics: Array) -> tuple[Array, ...]:
-        total = lax.pmean(  # type: ignore[no-untyped-call]
-            jnp.stack(statistics), layer.axis_name, axis_index_groups=layer.axis_index_groups
-        )
-        return tuple(total)
+        joined = jnp.stack(statistics) if len(statistics) > 1 else statistics[0]
+        total = lax.pmean(joined, axis_name, axis_index_groups=groups)  # type: ignore[no-untyped-call]
+        return tuple(total) if len(statistics) > 1 else (total,)
 
     return average
 
 
-def _square(x: Array) -> Array:
+def abs_square(x: Array) -> Array:
     """The absolute square, which is real for complex input too."""
     if jnp.iscomplexobj(x):
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
@@ -79,45 +97,62 @@ def _square(x: Array) -> Array:
 
 
 def normalize(
-    layer: Any,
+    mdl: Any,
     x: Array,
     mean: Array | None,
-    variance: Array,
+    var: Array,
     reduction_axes: Axes,
     feature_axes: Axes,
+    dtype: Dtype | None,
+    param_dtype: Dtype,
+    epsilon: float,
+    use_bias: bool,
+    use_scale: bool,
+    bias_init: Initializer,
+    scale_init: Initializer,
+    force_float32_reductions: bool = True,
 ) -> Array:
     """Subtracts the mean, divides by the deviation, scales and shifts each feature.
 
     Args:
-        layer: gets the parameters `scale` and `bias`, in the shape of `feature_axes`, and has the
-            settings for them, `epsilon` and `dtype`.
+        mdl: gets the parameters `scale` and `bias`, in the shape of `feature_axes`.
         x: the input.
         mean: over `reduction_axes`, which it may still have; None to subtract nothing.
-        variance: the same.
+        var: the same.
         reduction_axes: what the statistics were taken over.
         feature_axes: the axes of the parameters.
+        dtype: of the result; by default as the input and the parameters promote.
+        param_dtype: what the parameters are made in.
+        epsilon: added to the variance.
+        use_bias: whether to add a bias.
+        use_scale: whether to multiply by a scale.
+        bias_init: makes the bias.
+        scale_init: makes the scale.
+        force_float32_reductions: has no effect here.
     """
-    reduced = normalize_axes(reduction_axes, x.ndim)
-    features = sorted(normalize_axes(feature_axes, x.ndim))
+    reduced = canonical_axes(x.ndim, reduction_axes)
+    features = canonical_axes(x.ndim, feature_axes)
     shape = tuple(x.shape[axis] for axis in features)
     broadcast = tuple(x.shape[axis] if axis in features else 1 for axis in range(x.ndim))
     involved = [x]
 
-    def parameter(name: str, init_fn: Any) -> Array:
-        value = layer.param(name, init_fn, shape, layer.param_dtype).reshape(broadcast)
+    def parameter(name: str, init_fn: Initializer) -> Array:
+        value = mdl.param(name, init_fn, shape, param_dtype).reshape(broadcast)
         involved.append(value)
         return value
 
-    y = x if mean is None else x - _expand(mean, x.ndim, reduced)
-    factor = lax.rsqrt(_expand(variance, x.ndim, reduced) + layer.epsilon)
-    if layer.use_scale:
-        factor = factor * parameter("scale", layer.scale_init)
+    mean = None if mean is None else _expand(mean, x.ndim, reduced)
+    var = _expand(var, x.ndim, reduced)
+    y = x if mean is None else x - mean
+    factor = lax.rsqrt(var + epsilon)
+    if use_scale:
+        factor = factor * parameter("scale", scale_init)
     y = y * factor
-    if layer.use_bias:
-        y = y + parameter("bias", layer.bias_init)
-    return jnp.asarray(y, canonicalize_dtype(*involved, dtype=layer.dtype))
+    if use_bias:
+        y = y + parameter("bias", bias_init)
+    return jnp.asarray(y, canonicalize_dtype(*involved, dtype=dtype))
 
 
 def _expand(statistic: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     """A reduced statistic as it broadcasts against the input; a full one stays."""
-    return statistic if jnp.ndim(statistic) == ndim else jnp.expand_dims(statistic, axes)
+    return statistic if statistic.ndim == ndim else jnp.expand_dims(statistic, axes)

@@ -28,7 +28,7 @@ def per_axis(setting: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(setting)
 
 
-def canonical_padding(padding: PaddingLike, rank: int) -> LaxPadding:
+def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
     """A padding as its name, or as a pair for each axis.
 
     Raises:
@@ -38,15 +38,19 @@ def canonical_padding(padding: PaddingLike, rank: int) -> LaxPadding:
         case str():
             return padding
         case int():
-            return ((padding, padding),) * rank
+            return [(padding, padding)] * rank
         case [*axes] if len(axes) == rank:
-            pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in axes)
-            if all(len(pair) == 2 for pair in pairs):
-                return pairs  # type: ignore[return-value]
+            pairs = [(p, p) if isinstance(p, int) else p for p in axes]
+            if all(_is_pair(pair) for pair in pairs):
+                return pairs
     raise ValueError(
         f"Invalid padding format: {padding}, should be str, int, or a sequence of len {rank} where "
         "each element is an int or pair of ints."
     )
+
+
+def _is_pair(setting: Any) -> bool:
+    return isinstance(setting, Sequence) and len(setting) == 2
 
 
 def join_batch(x: Array, rank: int, layer: Any) -> tuple[Array, tuple[int, ...]]:
@@ -95,12 +99,13 @@ def fold_circular(y: Array, sizes: list[int], transpose_kernel: bool) -> Array:
         sizes: the circumferences of the rings.
         transpose_kernel: which of the two middle entries the center of an even kernel is.
     """
-    for axis, size in enumerate(sizes, start=1):
-        excess = y.shape[axis] - size
+    widths = [(0, 0)]
+    for size, length in zip(sizes, y.shape[1:-1], strict=True):
+        excess = length - size
         center = -(-excess // 2) if transpose_kernel else excess // 2
-        widths = [(0, 0)] * y.ndim
-        widths[axis] = (0, -excess % size)
-        y = jnp.pad(y, widths)
-        y = y.reshape(*y.shape[:axis], -1, size, *y.shape[axis + 1 :]).sum(axis)
-        y = jnp.roll(y, -center, axis)
+        before = -center % size
+        widths.append((before, -(before + length) % size))
+    y = jnp.pad(y, [*widths, (0, 0)])
+    for axis, size in enumerate(sizes, start=1):
+        y = y.reshape((*y.shape[:axis], -1, size, *y.shape[axis + 1 :])).sum(axis)
     return y

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linstock.core.nn._linear import default_kernel_init
 from linstock.linen import initializers
 from linstock.linen._activation import sigmoid, tanh
 from linstock.linen._conv import Conv
-from linstock.linen._linear import Dense, default_kernel_init
+from linstock.linen._linear import Dense
 from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
-from linstock.typing import Array, Dtype, Initializer, PRNGKey
+from linstock.typing import Array, Dtype, Initializer, PrecisionLike, PRNGKey
 
 Carry = Any
 
@@ -109,17 +110,28 @@ class LSTMCell(_LSTM):
         return (memory, state), state
 
 
-class _GateWeights(Module):
-    """The parameters of one gate, to be joined with those of the others."""
+class DenseParams(Module):
+    """The parameters of a `Dense` without its product: one gate, to be joined with the others.
+
+    Args:
+        features: the size of the result.
+        use_bias: whether there is a bias.
+        param_dtype: what the parameters are made in.
+        precision: has no effect.
+        kernel_init: makes the kernel.
+        bias_init: makes the bias.
+    """
 
     features: int
-    use_bias: bool
-    param_dtype: Dtype
-    kernel_init: Initializer
-    bias_init: Initializer
+    use_bias: bool = True
+    param_dtype: Dtype = jnp.float32
+    precision: PrecisionLike = None
+    kernel_init: Initializer = default_kernel_init
+    bias_init: Initializer = initializers.zeros
 
     @compact
     def __call__(self, inputs: Array) -> tuple[Array, Array | None]:
+        """Kernel and bias for an input; only its last size counts."""
         shape = (inputs.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         if not self.use_bias:
@@ -147,12 +159,12 @@ class OptimizedLSTMCell(_LSTM):
         self, prefix: str, x: Array, use_bias: bool, kernel_init: Initializer
     ) -> dict[str, Array]:
         pairs = [
-            _GateWeights(
+            DenseParams(
                 self.features,
                 use_bias,
                 self.param_dtype,
-                kernel_init,
-                self.bias_init,
+                kernel_init=kernel_init,
+                bias_init=self.bias_init,
                 name=f"{prefix}{gate}",
             )(x)
             for gate in "ifgo"

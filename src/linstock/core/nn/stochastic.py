@@ -1,0 +1,3 @@
+"""Functional dropout."""
+
+from linstock.core.nn._stochastic import dropout as dropout

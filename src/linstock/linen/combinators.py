@@ -1,0 +1,3 @@
+"""Sequential."""
+
+from linstock.linen._combinators import Sequential as Sequential

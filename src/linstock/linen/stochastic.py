@@ -1,0 +1,3 @@
+"""Dropout."""
+
+from linstock.linen._dropout import Dropout as Dropout
