@@ -11,8 +11,13 @@ from linstock.core.meta import get_partition_spec as get_partition_spec
 from linstock.core.meta import get_sharding as get_sharding
 from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
+from linstock.core.spmd import get_logical_axis_rules as get_logical_axis_rules
+from linstock.core.spmd import logical_axis_rules as logical_axis_rules
+from linstock.core.spmd import set_logical_axis_rules as set_logical_axis_rules
 from linstock.linen import dtypes as dtypes
 from linstock.linen import initializers as initializers
+from linstock.linen import partitioning as partitioning
+from linstock.linen import spmd as spmd
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -89,6 +94,12 @@ from linstock.linen._recurrent import MGUCell as MGUCell
 from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
 from linstock.linen._recurrent import RNNCellBase as RNNCellBase
 from linstock.linen._recurrent import SimpleCell as SimpleCell
+from linstock.linen._spmd import LogicallyPartitioned as LogicallyPartitioned
+from linstock.linen._spmd import logical_to_mesh as logical_to_mesh
+from linstock.linen._spmd import logical_to_mesh_axes as logical_to_mesh_axes
+from linstock.linen._spmd import logical_to_mesh_sharding as logical_to_mesh_sharding
+from linstock.linen._spmd import with_logical_constraint as with_logical_constraint
+from linstock.linen._spmd import with_logical_partitioning as with_logical_partitioning
 from linstock.linen._submodules import share_scope as share_scope
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
