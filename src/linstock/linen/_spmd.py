@@ -153,7 +153,7 @@ def with_logical_constraint(
     Args:
         x: an array or a tree of them.
         logical_axis_resources: the logical axes of the array; for a tree, a tree of them, which may
-            end above the leaves. None for no constraint.
+            end above the leaves. None for no constraint; inside a tree, for a replicated value.
         rules: None for those in force.
         mesh: None for the one that `jax.set_mesh` has put in force.
         fallback: what to do about an axis to which no rule gives a mesh axis.
@@ -178,9 +178,7 @@ def _constrain(
     mesh: Mesh | None,
     fallback: RulesFallback,
 ) -> ArrayPytree:
-    if axes is None:
-        return x
-    assigned = _assign(axes, rules)
+    assigned = _assign(() if axes is None else axes, rules)
     if _UNASSIGNED in assigned:
         if fallback is RulesFallback.RAISE_ERROR:
             raise ValueError(_no_rule(axes, assigned, rules))
@@ -202,6 +200,8 @@ def _no_rule(axes: LogicalPartitionSpec, assigned: list[Any], rules: LogicalRule
 class LogicallyPartitioned(_meta.Partitioned[Any]):
     """A value whose axes have logical names, which rules turn into axes of a mesh.
 
+    Two boxes are equal if their values are, as in Flax; the names, mesh and rules do not count.
+
     Args:
         value: the array.
         names: for each axis what it is for, such as `("embed", "mlp")`, or None.
@@ -210,6 +210,9 @@ class LogicallyPartitioned(_meta.Partitioned[Any]):
     """
 
     rules: LogicalRules | None = struct.field(default=None, pytree_node=False)
+
+    def __eq__(self, other: object) -> Any:
+        return self.value == other.value if type(other) is type(self) else NotImplemented
 
     def unbox(self, apply_constraint: bool = True) -> Any:
         """The value, under a sharding constraint if there are rules and a mesh."""
