@@ -32,11 +32,7 @@ def locate(array):
 
 
 def are_equal(left, right):
-    return all(
-        jax.tree.leaves(
-            jax.tree.map(lambda a, b: np.array_equal(a, b), left._asdict(), right._asdict())
-        )
-    )
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, left, right)))
 
 
 def main(steps, folder):
