@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from linstock.linen._module import Module
 
 Axes = tuple[str, ...] | None
-_SUFFIX = "_axes"
+SUFFIX = "_axes"
 
 
 @struct.dataclass
@@ -102,7 +102,7 @@ def _same_axes(before: AxisMetadata | tuple[()], new: AxisMetadata) -> AxisMetad
 
 
 def _sow_axes(module: Module, collection: str, name: str, axes: Axes) -> None:
-    module.sow(f"{collection}{_SUFFIX}", f"{name}{_SUFFIX}", AxisMetadata(axes), _same_axes)
+    module.sow(f"{collection}{SUFFIX}", f"{name}{SUFFIX}", AxisMetadata(axes), _same_axes)
 
 
 def param_with_axes(
@@ -195,7 +195,7 @@ def _name_axes(tree: Mapping[str, Any]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for key, entry in tree.items():
         if not isinstance(entry, Mapping):
-            named[key.removesuffix(_SUFFIX)] = _to_spec(entry.names)
+            named[key.removesuffix(SUFFIX)] = _to_spec(entry.names)
         elif inner := _name_axes(entry):
             named[key] = inner
     return named
