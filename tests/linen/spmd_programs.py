@@ -208,6 +208,38 @@ def variables_with_axes(nn):
     return variables, output, changed
 
 
+def boxes_in_lifted_transforms(nn):
+    """Inside, boxes lack the axis that the transformation adds; outside, it has a name."""
+
+    def lifted(transform, name, **settings):
+        class Layer(nn.Module):
+            @nn.compact
+            def __call__(self, v):
+                init = nn.with_logical_partitioning(
+                    nn.initializers.lecun_normal(), ("embed", "mlp")
+                )
+                y = nn.Dense(4, kernel_init=init)(v)
+                return (y, None) if transform is nn.scan else y
+
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, v):
+                return transform(
+                    Layer,
+                    variable_axes={"params": 0},
+                    split_rngs={"params": True},
+                    metadata_params={nn.PARTITION_NAME: name},
+                    **settings,
+                )()(v)
+
+        return Model()
+
+    scanned = lifted(nn.scan, "layers", length=2, in_axes=())
+    mapped = lifted(nn.vmap, "batch")
+    with nn.logical_axis_rules((*RULES, ("layers", None))):
+        return [jax.jit(model.init_with_output)(KEY, x((None,))) for model in (scanned, mapped)]
+
+
 def rules_of_another_thread(nn):
     found = []
     with nn.logical_axis_rules(RULES):
@@ -232,6 +264,7 @@ WHOLE = {
     boxes_in_trees: ["no_mesh"],
     eager_init: ["no_mesh", "set_mesh"],
     variables_with_axes: ["set_mesh"],
+    boxes_in_lifted_transforms: ["no_mesh", "set_mesh"],
     rules_of_another_thread: ["set_mesh"],
 }
 
