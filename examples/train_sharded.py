@@ -221,8 +221,9 @@ def train(mesh: Mesh, steps: int, checkpoint: Path | None = None) -> tuple[State
     logical = nn.get_partition_spec(jax.eval_shape(create, jax.random.key(0)))
     shardings = nn.logical_to_mesh_sharding(logical, mesh, RULES)
     by_batch = nn.logical_to_mesh_sharding(PartitionSpec("batch", "length"), mesh, RULES)
+    everywhere = NamedSharding(mesh, PartitionSpec())
     step_fn = jax.jit(
-        train_step, in_shardings=(shardings, by_batch), out_shardings=(shardings, None)
+        train_step, in_shardings=(shardings, by_batch), out_shardings=(shardings, everywhere)
     )
     # The boxes have told the shardings; from here on, the state holds plain arrays.
     init = jax.jit(lambda key: nn.unbox(create(key)), out_shardings=shardings)

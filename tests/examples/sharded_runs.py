@@ -7,6 +7,7 @@ own.
 """
 
 import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -35,14 +36,23 @@ def are_equal(left, right):
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, left, right)))
 
 
+def show_without_rich(state, logical):
+    sys.modules["rich.console"] = None  # an import of it is now an ImportError
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        example.show(state, logical)
+    return shown.getvalue()
+
+
 def main(steps, folder):
     half = steps // 2
     one = example.train(example.make_mesh("1x1"), steps)
     first = example.train(example.make_mesh("4x2"), half, folder)
     restored = example.train(example.make_mesh("2x4"), half, folder)
     second = example.train(example.make_mesh("2x4"), steps, folder)
+    logical = example.nn.get_partition_spec(jax.eval_shape(example.create, jax.random.key(0)))
     perceptron = first[0].params["Perceptron_0"]
     return {
+        "plain_table": show_without_rich(first[0], logical),
         "devices": jax.device_count(),
         "one_device": one[1],
         "first_half": first[1],

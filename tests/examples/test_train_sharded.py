@@ -131,3 +131,9 @@ def test_the_output_tells_where_each_parameter_lies(two_processes):
     assert ["Perceptron_0/up/kernel", "embed mlp", "- model", "32 128", "32 64"] in cells
     assert ["Attention_0/out/kernel", "heads head embed", "model - -", "4 8 32", "2 8 32"] in cells
     assert "Perceptron_0" not in outputs[1]
+
+
+def test_without_rich_the_table_is_plain_text(on_eight_devices):
+    rows = [re.split(r"  +", line.strip()) for line in on_eight_devices["plain_table"].splitlines()]
+    assert rows[0] == ["parameter", "logical axes", "mesh axes", "shape", "on a device"]
+    assert ["Perceptron_0/up/kernel", "embed mlp", "- model", "32 128", "32 64"] in rows

@@ -16,11 +16,16 @@ from linstock.linen._spmd import logical_to_mesh as logical_to_mesh
 from linstock.linen._spmd import logical_to_mesh_axes as logical_to_mesh_axes
 from linstock.typing import Array as Array
 from linstock.typing import ArrayPytree as ArrayPytree
+from linstock.typing import In, Out
+from linstock.typing import InOutAxis as InOutAxis
+from linstock.typing import InOutScanAxis as InOutScanAxis
 from linstock.typing import LogicalPartitionSpec as LogicalPartitionSpec
 from linstock.typing import LogicalPartitionSpecPytree as LogicalPartitionSpecPytree
 from linstock.typing import LogicalRules as LogicalRules
 from linstock.typing import PartitionSpecPytree as PartitionSpecPytree
 
+ScanIn = In
+ScanOut = Out
 axis_rules = _rules.logical_axis_rules
 get_axis_rules = _rules.get_logical_axis_rules
 set_axis_rules = _rules.set_logical_axis_rules
