@@ -260,11 +260,11 @@ WHOLE = {
     mesh_is_seen: CONTEXTS,
     shardings_of_a_model: ["no_mesh"],
     train: ["no_mesh"],
-    constraint_in_transforms: ["no_mesh", "set_mesh"],
+    constraint_in_transforms: ["set_mesh"],
     boxes_in_trees: ["no_mesh"],
-    eager_init: ["no_mesh", "set_mesh"],
+    eager_init: ["set_mesh"],
     variables_with_axes: ["set_mesh"],
-    boxes_in_lifted_transforms: ["no_mesh", "set_mesh"],
+    boxes_in_lifted_transforms: ["set_mesh"],
     rules_of_another_thread: ["set_mesh"],
 }
 
@@ -273,14 +273,23 @@ def eager(program):
     return program
 
 
+# What these see of a mesh is one decision, so that a few programs tell.
+FEW = ("partitioned", "partitioned_sharded", "logical", "constraint", "constraint_own_mesh")
+
+
 def list_programs():
-    for context in CONTEXTS:
-        # Under jit, an abstract mesh is no other case than a mesh, `with_mesh` none than no mesh.
-        for how in (eager, jax.jit) if context in ("no_mesh", "set_mesh") else (eager,):
-            for run, names in ((run_box, BOXES), (run_constraint, CONSTRAINTS)):
-                for name in names:
-                    program = functools.partial(run, name=name, how=how)
-                    yield f"{context}-{name}-{how.__name__}", program
+    cases = dict.fromkeys(BOXES, run_box) | dict.fromkeys(CONSTRAINTS, run_constraint)
+    for context, how in (
+        ("no_mesh", eager),
+        ("set_mesh", eager),
+        ("set_mesh", jax.jit),
+        ("abstract_mesh", eager),
+        ("with_mesh", jax.jit),
+        ("explicit_mesh", eager),
+    ):
+        for name in cases if context in ("no_mesh", "set_mesh") else FEW:
+            program = functools.partial(cases[name], name=name, how=how)
+            yield f"{context}-{name}-{how.__name__}", program
     for program, contexts in WHOLE.items():
         for context in contexts:
             yield f"{context}-{program.__name__}", program
