@@ -34,6 +34,13 @@ Path: TypeAlias = tuple[str, ...]
 Collection: TypeAlias = Mapping[str, Any]
 VariableDict: TypeAlias = Mapping[str, Collection]
 LogicalNames: TypeAlias = tuple[str | None, ...]
+LogicalRules: TypeAlias = Sequence[tuple[str, str | tuple[str, ...] | None]]
+"""Pairs of a logical axis and the mesh axis or axes it is sharded over, the strongest first."""
+
+ArrayPytree: TypeAlias = Any
+LogicalPartitionSpec: TypeAlias = Any
+LogicalPartitionSpecPytree: TypeAlias = Any
+PartitionSpecPytree: TypeAlias = Any
 
 _Axis = TypeVar("_Axis")
 

@@ -1,5 +1,7 @@
 """Metadata boxes, against those of Flax."""
 
+import pickle
+
 import flax.core.meta
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,18 @@ def boxed(package):
         lambda box, m: m.map_axis_meta(lambda b: b.names, {"x": box, "y": 2}),
         lambda box, m: repr(m.add_axis({"x": box}, 1, {m.PARTITION_NAME: None})),
         lambda box, m: repr(m.remove_axis({"x": box}, 1, {m.PARTITION_NAME: None})),
+        lambda box, m: repr(box.add_axis(-2, {m.PARTITION_NAME: None})),
+        lambda box, m: repr(box.remove_axis(-1, {m.PARTITION_NAME: None})),
+        lambda box, m: repr(pickle.loads(pickle.dumps(box))),
+        lambda box, m: box.replace(value=1) == box.replace(value=1, names=("z", None)),
+        lambda box, m: hash(box.replace(value=1)) == hash(box.replace(value=1)),
+        lambda box, m: repr(m.unbox(box.replace(value={"x": box}))),
+        lambda box, m: m.get_partition_spec(
+            {"i": None, "f": 3.0, "n": np.float32(1), "k": jax.random.key(0), "a": np.ones(2)}
+        ),
+        lambda box, m: m.get_sharding({"i": None, "n": np.float32(1)}, MESH),
+        lambda box, m: m.get_partition_spec({"b": box.replace(value=None), "s": "text"}),
+        lambda box, m: (m.global_mesh_defined(), m.get_global_mesh()),
         lambda box, m: m.is_axis_metadata(box) and not m.is_axis_metadata(1),
     ],
 )
@@ -65,3 +79,32 @@ def test_an_axis_without_a_name_is_an_error():
         boxed(meta).add_axis(0, {})
     with pytest.raises(ValueError, match='is called "a", but metadata_params says "z"'):
         boxed(meta).remove_axis(0, {meta.PARTITION_NAME: "z"})
+
+
+@pytest.mark.parametrize("package", [meta, flax.core.meta])
+def test_a_box_of_ones_own_has_no_partition_spec(package):
+    class Quantity(package.AxisMetadata):
+        def unbox(self):
+            return 3
+
+        replace_boxed = add_axis = remove_axis = None
+
+    assert package.get_partition_spec({"a": Quantity()}) == {"a": None}
+    assert package.unbox({"a": Quantity()}) == {"a": 3}
+
+
+def test_a_box_of_ones_own_has_to_say_how_axes_come_and_go():
+    class Quantity(meta.AxisMetadata):
+        def unbox(self):
+            return 3
+
+    with pytest.raises(TypeError, match="abstract methods add_axis, remove_axis, replace_boxed"):
+        Quantity()
+
+
+def test_the_mesh_in_force_constrains_a_box_that_has_none():
+    with jax.set_mesh(MESH):
+        assert meta.global_mesh_defined()
+        assert meta.get_global_mesh() == MESH.abstract_mesh
+        assert "spec=P('a', None)" in str(jax.make_jaxpr(boxed(meta).unbox)())
+    assert "sharding_constraint" not in str(jax.make_jaxpr(boxed(meta).unbox)())

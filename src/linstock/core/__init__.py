@@ -5,6 +5,7 @@ from linstock.core import axes_scan as axes_scan
 from linstock.core import frozen_dict as frozen_dict
 from linstock.core import lift as lift
 from linstock.core import meta as meta
+from linstock.core import spmd as spmd
 from linstock.core._axes_scan import broadcast as broadcast
 from linstock.core._boundary import apply as apply
 from linstock.core._boundary import bind as bind

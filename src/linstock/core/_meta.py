@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from linstock import errors, struct
 from linstock.typing import LogicalNames
@@ -81,6 +81,25 @@ def replace_boxed(tree: Any, updates: Any) -> Any:
     return jax.tree.map(visit, tree, updates, is_leaf=is_axis_metadata)
 
 
+def get_global_mesh() -> AbstractMesh | Mesh | None:
+    """The mesh that `jax.set_mesh` has put in force, or None."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty else mesh
+
+
+def global_mesh_defined() -> bool:
+    """Whether `jax.set_mesh` has put a mesh in force. The older `with mesh:` does not count."""
+    return get_global_mesh() is not None
+
+
+def constrain(value: Any, spec: PartitionSpec, mesh: Mesh | None = None) -> Any:
+    """The value under a sharding constraint; without any mesh, as it is."""
+    if mesh is None and not global_mesh_defined():
+        return value
+    sharding = spec if mesh is None else NamedSharding(mesh, spec)
+    return jax.lax.with_sharding_constraint(value, sharding)  # type: ignore[no-untyped-call]
+
+
 class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
     """A value whose axes are named after axes of a device mesh.
 
@@ -95,11 +114,10 @@ class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
     mesh: Mesh | None = struct.field(default=None, pytree_node=False)
 
     def unbox(self, apply_constraint: bool = True) -> A:
-        """The value, under a sharding constraint if there is a mesh."""
+        """The value, under a sharding constraint if there is a mesh and unless told not to."""
         value: A = self.value
-        if apply_constraint and self.mesh is not None:
-            sharding = self.get_sharding(self.mesh)
-            value = jax.lax.with_sharding_constraint(value, sharding)  # type: ignore[no-untyped-call]
+        if apply_constraint:
+            value = constrain(value, self.get_partition_spec(), self.mesh)
         return value
 
     def replace_boxed(self, val: Any) -> Partitioned[Any]:

@@ -15,6 +15,9 @@ from linstock.core.nn._pooling import avg_pool as avg_pool
 from linstock.core.nn._pooling import max_pool as max_pool
 from linstock.core.nn._pooling import min_pool as min_pool
 from linstock.core.nn._pooling import pool as pool
+from linstock.core.spmd import get_logical_axis_rules as get_logical_axis_rules
+from linstock.core.spmd import logical_axis_rules as logical_axis_rules
+from linstock.core.spmd import set_logical_axis_rules as set_logical_axis_rules
 from linstock.linen import activation as activation
 from linstock.linen import attention as attention
 from linstock.linen import batch_apply as batch_apply
@@ -25,8 +28,10 @@ from linstock.linen import initializers as initializers
 from linstock.linen import kw_only_dataclasses as kw_only_dataclasses
 from linstock.linen import linear as linear
 from linstock.linen import normalization as normalization
+from linstock.linen import partitioning as partitioning
 from linstock.linen import pooling as pooling
 from linstock.linen import recurrent as recurrent
+from linstock.linen import spmd as spmd
 from linstock.linen import stochastic as stochastic
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
@@ -108,6 +113,12 @@ from linstock.linen._recurrent import RNNCellBase as RNNCellBase
 from linstock.linen._recurrent import SimpleCell as SimpleCell
 from linstock.linen._rnn import RNN as RNN
 from linstock.linen._rnn import Bidirectional as Bidirectional
+from linstock.linen._spmd import LogicallyPartitioned as LogicallyPartitioned
+from linstock.linen._spmd import logical_to_mesh as logical_to_mesh
+from linstock.linen._spmd import logical_to_mesh_axes as logical_to_mesh_axes
+from linstock.linen._spmd import logical_to_mesh_sharding as logical_to_mesh_sharding
+from linstock.linen._spmd import with_logical_constraint as with_logical_constraint
+from linstock.linen._spmd import with_logical_partitioning as with_logical_partitioning
 from linstock.linen._submodules import share_scope as share_scope
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
