@@ -13,6 +13,7 @@ from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
 from linstock.linen import dtypes as dtypes
 from linstock.linen import initializers as initializers
+from linstock.linen import summary as summary
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -90,6 +91,7 @@ from linstock.linen._recurrent import OptimizedLSTMCell as OptimizedLSTMCell
 from linstock.linen._recurrent import RNNCellBase as RNNCellBase
 from linstock.linen._recurrent import SimpleCell as SimpleCell
 from linstock.linen._submodules import share_scope as share_scope
+from linstock.linen._summary import tabulate as tabulate
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
 from linstock.linen._transforms import cond as cond
