@@ -137,7 +137,12 @@ MODELS = [
     row("nothing to differentiate", of(lambda nn, m, x: x.astype(int)), X, **COSTS),
     row("an integer result", of(lambda nn, m, x: (nn.Dense(2)(x), x.astype(int))), X, **COSTS),
     row("sown", of(lambda nn, m, x: m.sow("foo", "bar", x) and x), X, **COSTS),
-    row("attention", of(lambda nn, m, x: nn.MultiHeadDotProductAttention(2)(x)), jnp.ones((1, 4, 6)), **COSTS),
+    row(
+        "attention",
+        of(lambda nn, m, x: nn.MultiHeadDotProductAttention(2)(x)),
+        jnp.ones((1, 4, 6)),
+        **COSTS,
+    ),
     row("convolution", of(lambda nn, m, x: nn.Conv(3, (3, 3))(x)), jnp.ones((1, 8, 8, 4)), **COSTS),
     row("cell", of(lambda nn, m, x: nn.LSTMCell(3)((x, x), x)), X, **COSTS),
     row("a value known before", of(lambda nn, m: np.pi + 1), **COSTS),
@@ -216,7 +221,7 @@ WITHOUT_RICH = """\
 │      │        │              │              │       │     Total │ 16 (64 B)            │
 └──────┴────────┴──────────────┴──────────────┴───────┴───────────┴──────────────────────┘
 
-                              Total Parameters: 16 (64 B)
+                               Total Parameters: 16 (64 B)
 
 """
 
