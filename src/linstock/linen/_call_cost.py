@@ -19,14 +19,14 @@ _ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Split:
+class Split:
     """Arguments taken apart into arrays, which a trace may see, and all else."""
 
     leaves: list[Any]
     treedef: Any
 
     @classmethod
-    def of(cls, arguments: Any) -> _Split:
+    def of(cls, arguments: Any) -> Split:
         leaves, treedef = jax.tree.flatten(arguments)
         return cls([leaf.clone() if is_module(leaf) else leaf for leaf in leaves], treedef)
 
@@ -49,7 +49,7 @@ def call_function(
     alone.
     """
     alone = module.clone()
-    split = _Split.of((args, kwargs))
+    split = Split.of((args, kwargs))
 
     def init(rngs: Any, arrays: list[Any]) -> Any:
         args, kwargs = split.merge(arrays)

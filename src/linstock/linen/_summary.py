@@ -229,17 +229,17 @@ def _distribute(rows: list[Row], paths: set[Path], variables: Any, options: Opti
             continue
         filled.add(row.path)
         for name, collection in variables.items():
-            at_path = _descend(collection, row.path)
-            if own := _without(at_path, row.path, paths):
+            if own := own_variables(collection, row.path, paths):
                 row.module_variables[name] = own
-            if counted := _without(at_path, row.path, shown):
+            if counted := own_variables(collection, row.path, shown):
                 row.counted_variables[name] = counted
 
 
-def _descend(collection: Any, path: Path) -> Any:
+def own_variables(collection: Any, path: Path, others: set[Path]) -> dict[str, Any]:
+    """What a collection has at `path`, except what belongs to the other modules."""
     for name in path:
         collection = collection.get(name, {})
-    return collection
+    return _without(collection, path, others)
 
 
 def _without(tree: Any, path: Path, others: set[Path]) -> dict[str, Any]:
