@@ -90,6 +90,8 @@ def _explain_call(watched: Watched, recorder: NumberRecorder) -> Finding:
 
 def _between_calls(inside: list[Watched]) -> str:
     """Where in its own code a call with calls inside it went wrong."""
+    if any(len(watched.runs) > 1 for watched in inside):
+        return "in its own code, between the calls inside it"
     for watched in inside:
         names = _names(watched.inputs, [run[0] for run in watched.runs])
         if names:

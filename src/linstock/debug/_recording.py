@@ -33,6 +33,7 @@ class Call:
         module: the module, bound for as long as the call lasts.
         method: the name of the method.
         line: the user's line that made the call; empty if there is none.
+        is_lifted: whether it is a lifted transformation, inside which the call proper happens.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Call:
     module: Module
     method: str
     line: str
+    is_lifted: bool
 
     def __post_init__(self) -> None:
         # A bound module keeps all variables alive, so what is needed later is copied.
@@ -50,7 +52,8 @@ class Call:
     @property
     def label(self) -> str:
         """The class, and the method if it is not `__call__`."""
-        return self.class_name if self.method == "__call__" else f"{self.class_name}.{self.method}"
+        is_plain = self.is_lifted or self.method == "__call__"
+        return self.class_name if is_plain else f"{self.class_name}.{self.method}"
 
     @property
     def path_text(self) -> str:
@@ -80,8 +83,15 @@ class Recorder:
         if context.method_name == "setup" or context.module.scope is None:
             return next_fun(*args, **kwargs)
         caller = self._running[-1] if self._running else None
-        line = errors.user_line()
-        call = Call(len(self.calls), caller, context.module, context.method_name, line)
+        function = getattr(context.orig_method, "func", None)
+        call = Call(
+            len(self.calls),
+            caller,
+            context.module,
+            context.method_name,
+            errors.user_line(),
+            getattr(function, "lifted", False),
+        )
         self.calls.append(call)
         self._running.append(call)
         try:
@@ -90,6 +100,25 @@ class Recorder:
         finally:
             self._running.pop()
             del call.module
+
+    def calls_once(self) -> list[Call]:
+        """The calls, without those of abandoned traces.
+
+        A lifted transformation may trace what is inside it several times; the last trace counts.
+        """
+        latest: dict[Any, Call] = {}
+        for call in self.calls:
+            if call.caller is not None and call.caller.is_lifted:
+                latest[call.caller, call.path, call.method, call.line] = call
+        kept: list[Call] = []
+        dropped: set[Call] = set()
+        for call in self.calls:
+            key = (call.caller, call.path, call.method, call.line)
+            if call.caller in dropped or latest.get(key, call) is not call:
+                dropped.add(call)
+            else:
+                kept.append(call)
+        return kept
 
     def recording(self) -> contextlib.AbstractContextManager[None]:
         """The `with` block in which calls are noted."""

@@ -116,22 +116,30 @@ class _ScopeRecorder(Recorder):
 
     def tree(self) -> ScopeNode:
         inside: dict[int | None, list[Call]] = {}
-        for call in self.calls:
+        for call in self.calls_once():
             inside.setdefault(call.caller.number if call.caller else None, []).append(call)
         seen: set[Path] = set()
 
+        def enter(call: Call) -> tuple[str, list[Call]]:
+            # The module inside a lifted transformation is the one outside, in another trace.
+            inner = inside.get(call.number, [])
+            if call.is_lifted and len(inner) == 1 and inner[0].path == call.path:
+                return enter(inner[0])
+            return call.method, inner
+
         def build(call: Call) -> ScopeNode:
+            method, inner_calls = enter(call)
             parent, parent_path = self.parents[call.number]
             is_repeated = call.path in seen
             seen.add(call.path)
             caller = call.caller.path if call.caller else None
             is_foreign = parent is not None and caller not in (parent_path, call.path)
-            children = tuple(build(inner) for inner in inside.get(call.number, ()))
+            children = tuple(build(inner) for inner in inner_calls)
             name = call.path[-1] if call.path else None
             return ScopeNode(
                 call.path,
                 call.class_name,
-                call.method,
+                method,
                 name,
                 parent,
                 is_foreign,

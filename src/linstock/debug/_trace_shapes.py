@@ -36,6 +36,7 @@ class CallRow:
         is_repeated: whether an earlier row is of the same module, whose parameters it shares.
         seconds: how long the call took, with the calls inside it; None if it was not measured.
         line: the user's line that made the call.
+        label: the class, and the method if it is not `__call__`.
     """
 
     path: Path
@@ -50,11 +51,7 @@ class CallRow:
     is_repeated: bool
     seconds: float | None
     line: str
-
-    @property
-    def label(self) -> str:
-        """The class, and the method if it is not `__call__`."""
-        return self.class_name if self.method == "__call__" else f"{self.class_name}.{self.method}"
+    label: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +141,11 @@ class _ShapeRecorder(Recorder):
         return result
 
     def rows(self, variables: Any) -> tuple[CallRow, ...]:
-        paths = {call.path for call in self.calls}
+        calls = self.calls_once()
+        paths = {call.path for call in calls}
         seen: set[Path] = set()
         made = []
-        for call in self.calls:
+        for call in calls:
             args, kwargs = self.arguments[call.number]
             parameters = own_variables(variables.get("params", {}), call.path, paths)
             row = CallRow(
@@ -163,6 +161,7 @@ class _ShapeRecorder(Recorder):
                 is_repeated=call.path in seen,
                 seconds=self.seconds.get(call.number),
                 line=call.line,
+                label=call.label,
             )
             seen.add(call.path)
             made.append(row)

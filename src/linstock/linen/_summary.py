@@ -152,7 +152,9 @@ def make_table(
 
     def note(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         nonlocal is_nested
-        if is_nested or context.method_name == "setup":
+        # A lifted method is called outside, under another name, and inside, which a row shows.
+        is_method = hasattr(type(context.module), context.method_name)
+        if is_nested or not is_method or context.method_name == "setup":
             return next_fun(*args, **kwargs)
         called = context.module
         path = called.path

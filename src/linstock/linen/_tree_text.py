@@ -54,7 +54,7 @@ def _normalize(value: Any) -> Any:
         return {key: _normalize(item) for key, item in items}
     if isinstance(value, (list, tuple)):
         return [_normalize(item) for item in value]
-    if dataclasses.is_dataclass(value) and hasattr(type(value), "_is_struct"):
+    if dataclasses.is_dataclass(value) and not jax.tree_util.all_leaves([value]):
         return {f.name: _normalize(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return _leaf_text(value)
 
