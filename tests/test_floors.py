@@ -20,6 +20,7 @@ FLOORS = {
     "bridge": 3,
     "as_flax": 4,
     "cli": 4,
+    "debug": 4,
     # The package and its `python -m` may name what stands highest; nothing below imports them back.
     "__init__": 5,
     "__main__": 5,
@@ -29,10 +30,13 @@ FLOORS = {
 LIBRARIES = {
     0: {"jax", "numpy"},
     1: {"jax", "numpy"},
-    2: {"jax", "numpy"},
+    2: {"jax", "numpy", "rich"},
     # ml_dtypes comes with jax, sympy with torch.
     3: {"jax", "jaxlib", "numpy", "ml_dtypes", "torch", "sympy", "safetensors"},
-    4: {"torch", "torchvision", "timm", "transformers", "safetensors", "typer", "rich"},
+    4: {
+        *("torch", "torchvision", "timm", "transformers", "safetensors", "typer", "rich"),
+        *("jax", "numpy", "treescope"),
+    },
     5: set(),
 }
 
@@ -124,6 +128,7 @@ def test_flax_is_never_imported():
     [
         ("import linstock", ["jax", "torch", "flax", "rich", "typer"]),
         ("import linstock.linen", ["torch", "flax", "rich", "typer", "safetensors"]),
+        ("import linstock.debug", ["torch", "flax", "rich", "treescope"]),
         ("import linstock.bridge", ["flax", "rich", "typer"]),
         ("import linstock.cli._convert", ["torch", "flax", "jax"]),
     ],

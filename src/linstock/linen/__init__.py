@@ -33,6 +33,7 @@ from linstock.linen import pooling as pooling
 from linstock.linen import recurrent as recurrent
 from linstock.linen import spmd as spmd
 from linstock.linen import stochastic as stochastic
+from linstock.linen import summary as summary
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -120,6 +121,7 @@ from linstock.linen._spmd import logical_to_mesh_sharding as logical_to_mesh_sha
 from linstock.linen._spmd import with_logical_constraint as with_logical_constraint
 from linstock.linen._spmd import with_logical_partitioning as with_logical_partitioning
 from linstock.linen._submodules import share_scope as share_scope
+from linstock.linen._summary import tabulate as tabulate
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
 from linstock.linen._transforms import cond as cond

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import jax.numpy as jnp
 
 from linstock import core, errors
 from linstock.core import CollectionFilter, Scope, Variable
-from linstock.linen import _binding
+from linstock.linen import _binding, _summary
 from linstock.linen._binding import NOT_INTERMEDIATES
 from linstock.linen._context import CONTEXT
 from linstock.linen._fields import (
@@ -23,6 +23,7 @@ from linstock.linen._methods import begin_call, run_setup, wrap_methods
 from linstock.linen._repr import module_repr
 from linstock.linen._state import ModuleState
 from linstock.linen._submodules import adopt, is_module, may_hold_modules, register
+from linstock.linen._summary import NOTHING
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
 M = TypeVar("M", bound="Module")
@@ -517,6 +518,51 @@ class Module(ModuleBase):
             **kwargs: as for `init`.
         """
         return _binding.module_paths(self, rngs, args, kwargs, mutable, show_repeated)
+
+    def tabulate(
+        self,
+        rngs: PRNGKey | RNGSequences,
+        *args: Any,
+        depth: int | None = None,
+        show_repeated: bool = False,
+        mutable: CollectionFilter = NOT_INTERMEDIATES,
+        console_kwargs: Mapping[str, Any] | None = None,
+        table_kwargs: Mapping[str, Any] = NOTHING,
+        column_kwargs: Mapping[str, Any] = NOTHING,
+        compute_flops: bool = False,
+        compute_vjp_flops: bool = False,
+        **kwargs: Any,
+    ) -> str:
+        """A table of the module calls that `init` makes, as text; see `nn.tabulate`.
+
+            print(model.tabulate(jax.random.key(0), x, compute_flops=True))
+
+        Args:
+            rngs: as for `init`.
+            *args: as for `init`.
+            depth: how many levels of submodules get rows.
+            show_repeated: whether a module that is called again gets another row.
+            mutable: as for `init`.
+            console_kwargs: settings of `rich.console.Console`.
+            table_kwargs: settings of `rich.table.Table`.
+            column_kwargs: settings of `rich.table.Table.add_column`.
+            compute_flops: whether to count the operations of each call.
+            compute_vjp_flops: whether to count those of each call with its gradient.
+            **kwargs: as for `init`.
+        """
+        draw = _summary.tabulate(
+            self,
+            rngs,
+            depth=depth,
+            show_repeated=show_repeated,
+            mutable=mutable,
+            console_kwargs=console_kwargs,
+            table_kwargs=table_kwargs,
+            column_kwargs=column_kwargs,
+            compute_flops=compute_flops,
+            compute_vjp_flops=compute_vjp_flops,
+        )
+        return draw(*args, **kwargs)
 
 
 dataclasses.dataclass(init=False, repr=False, eq=False)(Module)
