@@ -21,8 +21,9 @@ class DenyList:
     deny: bool | str | Container[str] | DenyList
 
 
-CollectionFilter: TypeAlias = bool | str | Container[str] | DenyList
-PRNGSequenceFilter: TypeAlias = CollectionFilter
+Filter: TypeAlias = bool | str | Container[str] | DenyList
+CollectionFilter: TypeAlias = Filter
+PRNGSequenceFilter: TypeAlias = Filter
 
 
 def in_filter(filter_like: CollectionFilter, name: str) -> bool:
@@ -40,6 +41,21 @@ def in_filter(filter_like: CollectionFilter, name: str) -> bool:
         return not in_filter(filter_like.deny, name)
     if isinstance(filter_like, Container):
         return name in filter_like
+    raise errors.InvalidFilterError(filter_like)
+
+
+def is_filter_empty(filter_like: CollectionFilter) -> bool:
+    """Whether it is known that the filter takes nothing.
+
+    Raises:
+        InvalidFilterError: `filter_like` is no filter.
+    """
+    if isinstance(filter_like, DenyList):
+        return filter_like.deny is True
+    if isinstance(filter_like, str):
+        return False
+    if isinstance(filter_like, (bool, Container)):
+        return not filter_like
     raise errors.InvalidFilterError(filter_like)
 
 

@@ -47,14 +47,14 @@ class Scope:
         flags: Mapping[str, Any] | None = None,
     ) -> None:
         self._variables = variables
-        self.rngs = {key: LazyRng.wrap(rng) for key, rng in (rngs or {}).items()}
+        self.rngs = {key: LazyRng.create(rng) for key, rng in (rngs or {}).items()}
         self.name = name
         self.mutable = mutable
         self.parent = parent
         self.path: Path = tuple(path)
         self.debug_path = tuple(debug_path) or self.path
         self.flags = flags if flags is not None else {}
-        self.root: Scope = parent.root if parent is not None else self
+        self._root: Scope | None = parent.root if parent is not None else None
         self.reservations: dict[str, set[str | None]] = {}
         # How many keys each stream gave, and under `(name,)` the same of each child: calling a
         # child a second time goes on with the counters of the first time, at any depth.
@@ -62,12 +62,27 @@ class Scope:
         self._attachments: dict[Any, Any] | None = None
         self._invalid = False
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scope) and self._place() == other._place()
+
+    def __hash__(self) -> int:
+        return hash(self._place())
+
+    def _place(self) -> tuple[int, Path]:
+        return id(self.root._variables), self.path
+
+    @property
+    def root(self) -> Scope:
+        """The outermost scope; a root does not refer to itself, so that no cycle keeps it alive."""
+        return self._root or self
+
     @property
     def attachments(self) -> dict[Any, Any]:
         """A place for what should live exactly as long as the root of this scope."""
-        if self.root._attachments is None:
-            self.root._attachments = {}
-        return self.root._attachments
+        root = self.root
+        if root._attachments is None:
+            root._attachments = {}
+        return root._attachments
 
     @property
     def path_text(self) -> str:
@@ -92,6 +107,8 @@ class Scope:
             yield self
         finally:
             self.invalidate()
+            if self._attachments is not None:
+                self._attachments.clear()  # modules, which refer to this scope: a cycle
 
     def _check_valid(self) -> None:
         if self._invalid:
@@ -114,14 +131,14 @@ class Scope:
             self.reserve(name)
         child = Scope.__new__(Scope)
         child._variables = {}
-        child.rngs = {key: rng.then(name) for key, rng in self.rngs.items()}
+        child.rngs = {key: LazyRng(rng.rng, (*rng.suffix, name)) for key, rng in self.rngs.items()}
         child.name = name
         child.mutable = self.mutable
         child.parent = self
         child.path = (*self.path, name)
         child.debug_path = (*self.debug_path, name)
         child.flags = self.flags
-        child.root = self.root
+        child._root = self._root or self
         child.reservations = {}
         child.rng_counters = self.rng_counters.setdefault((name,), {})
         child._attachments = None
@@ -167,8 +184,7 @@ class Scope:
         scope.reservations = {}
         if rewind_rngs:
             scope.rng_counters = {}
-        if self.root is self:
-            scope.root = scope
+        if self._root is None:
             scope._attachments = self.attachments
         return scope
 
@@ -203,7 +219,8 @@ class Scope:
                 f'In "{self.path_text}".'
             )
         if self.name_reserved(name, col):
-            raise errors.NameInUseError("scope" if col is None else col, name, self.path_text)
+            what = "scope name" if col is None else f'name in collection "{col}"'
+            raise ValueError(f'Duplicate use of {what}: "{name}" in "{self.path_text}".')
         self.reservations.setdefault(name, set()).add(col)
 
     # ---- Rng streams
@@ -224,7 +241,7 @@ class Scope:
             name = "params"
         self._check_valid()
         count = self.rng_counters[name] = self.rng_counters.get(name, 0) + 1
-        return self.rngs[name].then(count).key()
+        return LazyRng.create(self.rngs[name], count).as_jax_rng()
 
     # ---- Collections
 

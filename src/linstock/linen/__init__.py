@@ -13,6 +13,7 @@ from linstock.core.meta import unbox as unbox
 from linstock.core.meta import with_partitioning as with_partitioning
 from linstock.linen import dtypes as dtypes
 from linstock.linen import initializers as initializers
+from linstock.linen import module as module
 from linstock.linen import transforms as transforms
 from linstock.linen._activation import PReLU as PReLU
 from linstock.linen._activation import celu as celu
@@ -66,6 +67,7 @@ from linstock.linen._masks import make_attention_mask as make_attention_mask
 from linstock.linen._masks import make_causal_mask as make_causal_mask
 from linstock.linen._merge import merge_param as merge_param
 from linstock.linen._methods import compact as compact
+from linstock.linen._methods import compact_name_scope as compact_name_scope
 from linstock.linen._methods import nowrap as nowrap
 from linstock.linen._module import Module as Module
 from linstock.linen._multi_head import MultiHeadAttention as MultiHeadAttention
