@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.interpreters import partial_eval
 
 from linstock import errors
 from linstock.core._boundary import init
 from linstock.core._filters import CollectionFilter
+from linstock.core._known import DependsOnInputError, evaluate_known
 
 
 def lazy_init(
@@ -67,9 +67,9 @@ def known_part(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evaluate(fn: Callable[..., list[Any]], structs: list[jax.ShapeDtypeStruct]) -> list[Any]:
-    closed = jax.make_jaxpr(fn)(*structs)
-    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    for is_used, struct in zip(used, structs, strict=True):
-        if is_used:
-            raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}")
-    return jax.core.eval_jaxpr(jaxpr, closed.consts)
+    traced = jax.make_jaxpr(fn)(*structs)
+    try:
+        return evaluate_known(traced, [True] * len(traced.jaxpr.outvars))
+    except DependsOnInputError as error:
+        struct = structs[error.index]
+        raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}") from None

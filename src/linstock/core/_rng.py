@@ -58,11 +58,6 @@ jax.tree_util.register_pytree_node(
 )
 
 
-jax.tree_util.register_pytree_node(
-    LazyRng, lambda rng: ((rng.root,), rng.steps), lambda steps, roots: LazyRng(*roots, steps)
-)
-
-
 def _hash_of(steps: tuple[FoldStep, ...]) -> int:
     """Flax's hash: the first four bytes of SHA-1 over the steps.
 
