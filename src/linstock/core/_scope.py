@@ -13,6 +13,7 @@ from linstock import errors
 from linstock.core import _meta
 from linstock.core._filters import CollectionFilter, in_filter
 from linstock.core._frozen_dict import FrozenDict
+from linstock.core._missing import missing_hint
 from linstock.core._rng import LazyRng
 from linstock.core._shape_memory import initializer_shapes
 from linstock.core._variable import Variable
@@ -335,9 +336,17 @@ class Scope:
         present = self._collection(col)
         if name not in present:
             if init_fn is not None and in_filter(self.mutable, col):
-                self.put_variable(col, name, init_fn(*init_args, **init_kwargs))
+                try:
+                    value = init_fn(*init_args, **init_kwargs)
+                except TypeError as error:
+                    _explain_initializer(
+                        error, self.path_text, f'variable("{col}", "{name}", ', init_fn, init_args
+                    )
+                    raise
+                self.put_variable(col, name, value)
             elif present:
-                raise errors.ScopeVariableNotFoundError(name, col, self.path_text)
+                hint = missing_hint(self, col, name)
+                raise errors.ScopeVariableNotFoundError(name, col, self.path_text, hint)
             else:
                 raise self._no_collection(col, name)
         return Variable(self, col, name, unbox)
@@ -367,14 +376,24 @@ class Scope:
         self.reserve(name, "params")
         value = self._collection("params").get(name, _MISSING)
         if value is not _MISSING:
-            self._check_shapes(name, value, initializer_shapes(init_fn, init_args, init_kwargs))
+            try:
+                shapes = initializer_shapes(init_fn, init_args, init_kwargs)
+            except TypeError as error:
+                _explain_initializer(error, self.path_text, f'param("{name}", ', init_fn, init_args)
+                raise
+            self._check_shapes(name, value, shapes)
         else:
             if not self.is_mutable_collection("params"):
                 if self.is_collection_empty("params"):
                     raise self._no_collection("params", name)
-                known = self._collection("params")
-                raise errors.ScopeParamNotFoundError(name, self.path_text, known)
-            value = init_fn(self.make_rng("params"), *init_args, **init_kwargs)
+                hint = missing_hint(self, "params", name)
+                raise errors.ScopeParamNotFoundError(name, self.path_text, hint)
+            key = self.make_rng("params")
+            try:
+                value = init_fn(key, *init_args, **init_kwargs)
+            except TypeError as error:
+                _explain_initializer(error, self.path_text, f'param("{name}", ', init_fn, init_args)
+                raise
             self.put_variable("params", name, value)
         return _meta.unbox(value) if unbox and not isinstance(value, jax.Array) else value
 
@@ -385,7 +404,8 @@ class Scope:
                 raise errors.ScopeParamShapeError(name, self.path_text, np.shape(leaf), shape)
 
     def _no_collection(self, col: str, name: str) -> errors.ScopeCollectionNotFound:
-        return errors.ScopeCollectionNotFound(col, name, self.path_text, self.variables())
+        hint = missing_hint(self, col, name)
+        return errors.ScopeCollectionNotFound(col, name, self.path_text, hint)
 
     # ---- Flags
 
@@ -410,6 +430,31 @@ def _put(target: MutableMapping[str, Any], name: str, value: Any) -> None:
             _put(old, key, item)
     else:
         target[name] = value
+
+
+def _explain_initializer(
+    error: TypeError, path_text: str, call: str, init_fn: Any, init_args: tuple[Any, ...]
+) -> None:
+    """Says how an initializer is called, where it is none or does not take its arguments."""
+    key = ["key"] if call.startswith("param") else []
+    if callable(init_fn):
+        given = [repr(a) for a in init_args if isinstance(a, (int, str, tuple, list))]
+        how = f"init_fn({', '.join(key + given)})"
+        error.add_note(f"This came out of the initializer in `{call}...)`, called as `{how}`.")
+        return
+    error.args = (
+        f"{type(init_fn).__name__!r} object is not callable: in `{call}...)`, in "
+        f'"{path_text}", an initializer belongs where {_sketch(init_fn)} is.'
+        f"{errors.at_user_line()} An initializer is a function `({', '.join([*key, '*args'])})` "
+        f"that makes the first value: write `{call}{'nn.initializers' if key else 'jnp'}.zeros, "
+        f"shape)`, or, for a fixed value, `{call}lambda{' key' * len(key)}: value)`.",
+    )
+
+
+def _sketch(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return f"`{value!r}`"
 
 
 def _missing_rng(scope: Scope, name: str) -> errors.InvalidRngError:

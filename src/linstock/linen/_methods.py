@@ -204,6 +204,9 @@ def run_setup(module: Module) -> None:
             call_intercepted(setup, "setup", (module,), {})
         state.setup_done = True
         state.setup_names = frozenset(scope.reservations.keys() - before)
+    except Exception as error:
+        add_call_note(error, module, "setup", (), {})
+        raise
     finally:
         CONTEXT.module_stack.pop()
         state.in_setup = False
@@ -211,7 +214,7 @@ def run_setup(module: Module) -> None:
             state.autonames = {}
 
 
-def read_again(module: Module, descriptor: Any) -> Any:
+def read_again(module: Module, name: str, descriptor: Any) -> Any:
     """Reads a property that failed, to tell a mistake in it from a property that is not there.
 
     Raises:
@@ -220,4 +223,4 @@ def read_again(module: Module, descriptor: Any) -> Any:
     try:
         return descriptor.__get__(module, type(module))
     except AttributeError as error:
-        raise errors.DescriptorAttributeError from error
+        raise errors.DescriptorAttributeError(type(module).__name__, name, str(error)) from error

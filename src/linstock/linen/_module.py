@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, cast, dataclass_transform
 
 import jax.numpy as jnp
 
@@ -25,7 +25,7 @@ from linstock.linen._fields import (
 from linstock.linen._methods import begin_call, compact, read_again, run_setup, wrap_methods
 from linstock.linen._repr import module_repr
 from linstock.linen._state import ModuleState
-from linstock.linen._submodules import adopt, is_module, may_hold_modules, register
+from linstock.linen._submodules import adopt, is_module, may_hold_modules, name_in_use, register
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
 M = TypeVar("M", bound="Module")
@@ -145,7 +145,7 @@ class Module(ModuleBase):
                 return self.__dict__[name]
         for cls in type(self).__mro__:
             if hasattr(vars(cls).get(name), "__get__"):
-                return read_again(self, vars(cls)[name])
+                return read_again(self, name, vars(cls)[name])
         hint = ""
         if self.scope is None:
             hint = (
@@ -161,6 +161,12 @@ class Module(ModuleBase):
 
     def __repr__(self) -> str:
         return module_repr(self)
+
+    @property
+    def __jax_array__(self) -> NoReturn:
+        # JAX reads this where it wants an array. Without it, a module with a field `dtype` counts
+        # as one, and the message is about a tracer that has no `apply`.
+        raise errors.ModuleAsArrayError(type(self).__name__)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -236,7 +242,7 @@ class Module(ModuleBase):
                 f'"{name}" of `{type(self).__name__}` in "{scope.path_text}" was not.'
             )
         if scope.name_reserved(name, col):
-            raise errors.NameInUseError(kind, name, type(self).__name__)
+            raise name_in_use(self, kind, name)
         return scope
 
     def _bound(self, purpose: str) -> Scope:

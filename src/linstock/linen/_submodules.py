@@ -114,9 +114,19 @@ def register(module: Module, parent: Module) -> None:
         object.__setattr__(module, "name", f"{prefix}_{number}")
     name: str = module.name  # type: ignore[assignment]
     if parent.scope.name_reserved(name):
-        raise errors.NameInUseError("submodule", name, type(parent).__name__)
+        raise name_in_use(parent, "submodule", name)
     state.children[name] = module
     object.__setattr__(module, "scope", parent.scope.push(name))
+
+
+def name_in_use(owner: Module, kind: str, name: str) -> errors.NameInUseError:
+    """The error that a name is taken in a module; says by what."""
+    taken = owner._state.children.get(name)
+    by = "a name that the module keeps"
+    if taken is not None:
+        by = f"a variable of `{taken}`" if isinstance(taken, str) else f"a `{type(taken).__name__}`"
+    path = owner.scope.path_text if owner.scope is not None else ""
+    return errors.NameInUseError(kind, name, type(owner).__name__, path, by)
 
 
 def share_scope(module: Module, other: Module, /) -> None:
