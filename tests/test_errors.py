@@ -127,7 +127,7 @@ WORDING = [
     ),
     (
         lambda: Model().apply({"params": {"Block": VARIABLES["params"], "head": {}}}, X),
-        errors.ScopeCollectionNotFound,
+        errors.ScopeParamNotFoundError,
         ['"block" is missing: at "/", the "params" passed in have "Block", "head".', '"Block"'],
     ),
     (

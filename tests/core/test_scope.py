@@ -74,7 +74,8 @@ def test_a_child_writes_into_the_collections_of_the_root():
     scope = core.Scope({}, mutable=["cache"])
     scope.push("a").push("b").put_variable("cache", "x", 1)
     assert scope.mutable_variables() == {"cache": {"a": {"b": {"x": 1}}}}
-    assert scope.push("a2").is_collection_empty("cache")
+    assert not scope.push("a2").is_collection_empty("cache")
+    assert scope.is_collection_empty("params")
     with pytest.raises(errors.ModifyScopeVariableError, match='"params" is immutable'):
         scope.put_variable("params", "x", 1)
 

@@ -251,8 +251,8 @@ class Scope:
         return in_filter(self.mutable, col)
 
     def is_collection_empty(self, col: str) -> bool:
-        """Whether the collection has nothing at this scope."""
-        return not self._collection(col)
+        """Whether the collection has nothing in the whole tree of scopes."""
+        return not self.root._variables.get(col)
 
     def _collection(self, col: str) -> Mapping[str, Any]:
         found: Any = self._variables.get(col)
@@ -344,7 +344,7 @@ class Scope:
                     )
                     raise
                 self.put_variable(col, name, value)
-            elif present:
+            elif not self.is_collection_empty(col):
                 hint = missing_hint(self, col, name)
                 raise errors.ScopeVariableNotFoundError(name, col, self.path_text, hint)
             else:
