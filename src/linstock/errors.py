@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -158,22 +158,22 @@ def _sketch(value: Any) -> str:
 class ScopeParamNotFoundError(LinstockError, LookupError):
     """`apply` was given a collection `params` that lacks a parameter which the module asks for."""
 
-    def __init__(self, param_name: str, scope_path: str, siblings: Any = ()) -> None:
+    def __init__(self, param_name: str, scope_path: str, hint: str = "") -> None:
         super().__init__(
             f'Could not find parameter named "{param_name}" in scope "{scope_path}".{_at()} '
-            f"The scope holds {_listing(siblings)}. Variables made by another version of the "
-            "module, or under another name, do not fit: call `init` again or rename the entry."
+            f"{hint and hint + ' '}Variables made by another version of the module, or under "
+            "another name, do not fit: call `init` again or rename the entry."
         )
 
 
 class ScopeCollectionNotFound(LinstockError, LookupError):
     """`apply` was given no collection, or an empty one, where the module has variables in it."""
 
-    def __init__(self, col_name: str, var_name: str, scope_path: str, present: Any = ()) -> None:
+    def __init__(self, col_name: str, var_name: str, scope_path: str, hint: str = "") -> None:
         super().__init__(
             f'Tried to access "{var_name}" from collection "{col_name}" in "{scope_path}" but the '
-            f"collection is empty.{_at()} The variables passed in have, at this scope, "
-            f"{_listing(present)}. Pass what `init` returned: `model.apply(variables, x)`; or, "
+            f"collection is empty.{_at()} "
+            f"{hint and hint + ' '}Pass what `init` returned: `model.apply(variables, x)`; or, "
             f'to create it in this call, `mutable=["{col_name}"]`.'
         )
 
@@ -194,14 +194,36 @@ class ScopeParamShapeError(LinstockError, ValueError):
             "Compare this input with the one that `init` saw, and the settings with the model "
             "that the weights belong to."
         )
+        self._shapes = tuple(value_shape), tuple(init_shape)
+
+    def name_inputs(self, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+        """Adds to the message which inputs the expected shape may come from.
+
+        Args:
+            inputs: as text and as shape, the arrays that the module was called with.
+        """
+        if not inputs:
+            return
+        existing, expected = self._shapes
+        blamed = [
+            f" Axis {axis} of the parameter is expected to be {size} as is axis {text_axis} of "
+            f"the input {text}; `init` saw one of {existing[axis]} there."
+            for axis, size in enumerate(expected)
+            if len(existing) == len(expected) and existing[axis] != size
+            for text, shape in inputs
+            for text_axis in [i - len(shape) for i in range(len(shape)) if shape[i] == size][-1:]
+        ]
+        given = ", ".join(text for text, _ in inputs)
+        self.args = (f"{self} The module was called with {given}.{''.join(blamed[:1])}",)
 
 
 class ScopeVariableNotFoundError(LinstockError, LookupError):
     """The module asks for a variable that was not passed in and may not be created."""
 
-    def __init__(self, name: str, col: str, scope_path: str) -> None:
+    def __init__(self, name: str, col: str, scope_path: str, hint: str = "") -> None:
         super().__init__(
             f'No Variable named "{name}" for collection "{col}" exists in "{scope_path}".{_at()} '
+            f"{hint and hint + ' '}"
             f'Pass it in, or let this call create it with `mutable=["{col}"]` and an `init_fn`.'
         )
 
@@ -289,11 +311,6 @@ class ReservedParameterNameError(LinstockError, ValueError):
         )
 
 
-def _listing(names: Any) -> str:
-    known = [f'"{name}"' for name in names]
-    return ", ".join(known) if known else "nothing"
-
-
 # ---- Modules
 
 
@@ -310,11 +327,14 @@ class AbstractModuleError(LinstockError, TypeError):
 class NameInUseError(LinstockError, ValueError):
     """Two submodules, or a submodule and a variable, have one name in one module."""
 
-    def __init__(self, key_type: str, value: str, module_name: str) -> None:
+    def __init__(
+        self, key_type: str, value: str, module_name: str, path: str = "", taken_by: str = ""
+    ) -> None:
+        where = f' In "{path}", it is {taken_by} already.' if path else ""
         super().__init__(
-            f'Could not create {key_type} "{value}" in Module {module_name}: Name in use.{_at()} '
-            "Each submodule, parameter and variable of a module needs a name of its own. To use "
-            "the same weights twice, keep the module in a variable and call it twice."
+            f'Could not create {key_type} "{value}" in Module {module_name}: Name in use.{_at()}'
+            f"{where} Each submodule, parameter and variable of a module needs a name of its own. "
+            "To use the same weights twice, keep the module in a variable and call it twice."
         )
 
 
@@ -441,10 +461,34 @@ class DescriptorAttributeError(LinstockError, RuntimeError):
     This is no AttributeError, which Python would take for "there is no such property".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module_cls: str = "", name: str = "", reason: str = "") -> None:
+        what = f": `{module_cls}.{name}` failed with `{reason}`" if name else ""
         super().__init__(
-            "Trying to access a property that is accessing a non-existent attribute; the error "
-            "above this one names it."
+            "Trying to access a property that is accessing a non-existent attribute"
+            f"{what}.{_at()} Attributes that `setup` makes exist inside init and apply only."
+        )
+
+
+class ModuleAsArrayError(LinstockError, TypeError):
+    """A module was passed through a JAX transformation, or used as an array.
+
+    A module holds settings, no arrays; what a transformation is to act on are its variables. Let
+    the function refer to the module, or make the argument static:
+
+        @jax.jit
+        def predict(variables, x):
+            return model.apply(variables, x)
+
+        jax.jit(lambda model, variables, x: model.apply(variables, x), static_argnums=0)
+    """
+
+    def __init__(self, module_cls: str) -> None:
+        super().__init__(
+            f"A module, `{module_cls}`, is not a valid JAX type.{_at()} It holds settings, no "
+            "arrays, so that neither `jax.jit` and the like can take it as an argument nor an "
+            "operation as an operand. Pass its variables, and let the function refer to the "
+            "module: `jax.jit(lambda variables, x: model.apply(variables, x))`; or make the "
+            "argument static: `jax.jit(f, static_argnums=0)`."
         )
 
 

@@ -104,10 +104,12 @@ def test_all_kinds_of_dataclass_fields():
         Everything()
 
 
-def test_parent_and_name_come_last_in_the_signature():
+def test_parent_and_name_come_last_in_the_signature_and_are_keywords():
     for each in (nn, flax_linen):
         assert list(inspect.signature(each.Dropout).parameters)[-2:] == ["parent", "name"]
-    assert nn.Dropout(0.5, (), None, "dropout", None, "d").name == "d"
+        with pytest.raises(TypeError, match="positional arguments"):
+            each.Dropout(0.5, (), None, "dropout", None)
+    assert nn.Dropout(0.5, (), None, "dropout", name="d").name == "d"
 
 
 def test_a_required_field_after_a_default_is_refused():

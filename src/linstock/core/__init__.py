@@ -5,7 +5,10 @@ from linstock.core import axes_scan as axes_scan
 from linstock.core import frozen_dict as frozen_dict
 from linstock.core import lift as lift
 from linstock.core import meta as meta
+from linstock.core import partial_eval as partial_eval
+from linstock.core import scope as scope
 from linstock.core import spmd as spmd
+from linstock.core import tracers as tracers
 from linstock.core._axes_scan import broadcast as broadcast
 from linstock.core._boundary import apply as apply
 from linstock.core._boundary import bind as bind
@@ -17,6 +20,7 @@ from linstock.core._filters import filter_to_set as filter_to_set
 from linstock.core._filters import group_collections as group_collections
 from linstock.core._filters import in_filter as in_filter
 from linstock.core._filters import intersect_filters as intersect_filters
+from linstock.core._filters import is_filter_empty as is_filter_empty
 from linstock.core._filters import subtract_filters as subtract_filters
 from linstock.core._filters import union_filters as union_filters
 from linstock.core._frozen_dict import FrozenDict as FrozenDict
@@ -42,5 +46,7 @@ from linstock.core._rng import LazyRng as LazyRng
 from linstock.core._rng import is_valid_rng as is_valid_rng
 from linstock.core._rng import is_valid_rngs as is_valid_rngs
 from linstock.core._scope import Scope as Scope
+from linstock.core._tracers import check_trace_level as check_trace_level
+from linstock.core._tracers import current_trace as current_trace
 from linstock.core._variable import Variable as Variable
 from linstock.typing import Array as Array

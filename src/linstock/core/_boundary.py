@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from linstock import errors
+from linstock.configurations import config
 from linstock.core._filters import CollectionFilter, in_filter
-from linstock.core._frozen_dict import FrozenDict, unfreeze
+from linstock.core._frozen_dict import freeze, unfreeze
 from linstock.core._rng import is_valid_rng, is_valid_rngs
 from linstock.core._scope import Scope
 from linstock.typing import PRNGKey, RNGSequences, VariableDict
@@ -38,8 +39,7 @@ def bind(
             'Write `rngs={"dropout": jax.random.key(0)}`.'
         )
     own = {
-        name: unfreeze(col) if in_filter(mutable, name) else _thawed(col)
-        for name, col in variables.items()
+        name: unfreeze(col) if in_filter(mutable, name) else col for name, col in variables.items()
     }
     return Scope(own, rngs=rngs, mutable=mutable, flags=flags)  # type: ignore[arg-type]
 
@@ -69,7 +69,10 @@ def apply(
             raise errors.ApplyScopeInvalidVariablesStructureError(variables)
         with scope.temporary():
             result = fn(scope, *args, **kwargs)
-        return (result, scope.mutable_variables()) if mutable is not False else result
+        if mutable is False:
+            return result
+        changed = scope.mutable_variables()
+        return result, freeze(changed) if config.flax_return_frozendict else changed
 
     return wrapper
 
@@ -109,10 +112,6 @@ def _check_variables(variables: Any) -> None:
             raise errors.ApplyScopeInvalidVariablesTypeError(variables)
         if not all(isinstance(key, str) for key in col):
             raise errors.ApplyScopeInvalidVariablesTypeError(variables)
-
-
-def _thawed(collection: Any) -> Any:
-    return collection._dict if isinstance(collection, FrozenDict) else collection
 
 
 def _kind(rngs: Any) -> str:

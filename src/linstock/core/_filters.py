@@ -21,8 +21,9 @@ class DenyList:
     deny: bool | str | Container[str] | DenyList
 
 
-CollectionFilter: TypeAlias = bool | str | Container[str] | DenyList
-PRNGSequenceFilter: TypeAlias = CollectionFilter
+Filter: TypeAlias = bool | str | Container[str] | DenyList
+CollectionFilter: TypeAlias = Filter
+PRNGSequenceFilter: TypeAlias = Filter
 
 
 def in_filter(filter_like: CollectionFilter, name: str) -> bool:
@@ -43,6 +44,21 @@ def in_filter(filter_like: CollectionFilter, name: str) -> bool:
     raise errors.InvalidFilterError(filter_like)
 
 
+def is_filter_empty(filter_like: CollectionFilter) -> bool:
+    """Whether it is known that the filter takes nothing.
+
+    Raises:
+        InvalidFilterError: `filter_like` is no filter.
+    """
+    if isinstance(filter_like, DenyList):
+        return filter_like.deny is True
+    if isinstance(filter_like, str):
+        return False
+    if isinstance(filter_like, (bool, Container)):
+        return not filter_like
+    raise errors.InvalidFilterError(filter_like)
+
+
 def filter_to_set(filter_like: CollectionFilter) -> set[str]:
     """The names in a filter that lists them one by one.
 
@@ -58,37 +74,53 @@ def filter_to_set(filter_like: CollectionFilter) -> set[str]:
     return set(filter_like)
 
 
-def _negate(filter_like: CollectionFilter) -> CollectionFilter:
+def _split(filter_like: CollectionFilter) -> tuple[bool, set[str]]:
+    """A filter as names, and whether it takes all but these."""
     if isinstance(filter_like, DenyList):
-        return filter_like.deny
-    if isinstance(filter_like, bool):
-        return not filter_like
-    return DenyList(filter_like)
+        takes_others, names = _split(filter_like.deny)
+        return not takes_others, names
+    if filter_like is True:
+        return True, set()
+    return False, filter_to_set(filter_like)
+
+
+def _join(takes_others: bool, names: set[str]) -> CollectionFilter:
+    if not takes_others:
+        return names
+    return DenyList(names) if names else True
 
 
 def intersect_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
     """The filter that takes what both `a` and `b` take."""
-    if isinstance(a, bool):
-        return b if a else False
-    if isinstance(b, bool):
-        return a if b else False
-    if isinstance(a, DenyList):
-        if isinstance(b, DenyList):
-            return DenyList(union_filters(a.deny, b.deny))
-        return {name for name in filter_to_set(b) if in_filter(a, name)}
-    return {name for name in filter_to_set(a) if in_filter(b, name)}
+    if a is True or b is True:
+        return b if a is True else a
+    return _intersect(*_split(a), *_split(b))
+
+
+def _intersect(
+    a_takes_others: bool, left: set[str], b_takes_others: bool, right: set[str]
+) -> CollectionFilter:
+    if a_takes_others:
+        return _join(b_takes_others, left | right if b_takes_others else right - left)
+    return left - right if b_takes_others else left & right
 
 
 def union_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
     """The filter that takes what `a` or `b` takes."""
-    if isinstance(a, (bool, DenyList)) or isinstance(b, (bool, DenyList)):
-        return _negate(intersect_filters(_negate(a), _negate(b)))
-    return filter_to_set(a) | filter_to_set(b)
+    if a is True or b is True:
+        return True
+    (a_takes_others, left), (b_takes_others, right) = _split(a), _split(b)
+    if a_takes_others:
+        return _join(True, left & right if b_takes_others else left - right)
+    return _join(b_takes_others, right - left if b_takes_others else left | right)
 
 
 def subtract_filters(a: CollectionFilter, b: CollectionFilter) -> CollectionFilter:
     """The filter that takes what `a` takes and `b` does not."""
-    return intersect_filters(a, _negate(b))
+    if a is True:
+        return False if b is True else DenyList(b)
+    takes_others, names = _split(b)
+    return _intersect(*_split(a), not takes_others, names)
 
 
 def group_collections(

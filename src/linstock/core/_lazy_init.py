@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.interpreters import partial_eval
 
 from linstock import errors
 from linstock.core._boundary import init
 from linstock.core._filters import CollectionFilter
+from linstock.core._known import DependsOnInputError, evaluate_known
 
 
 def lazy_init(
@@ -30,28 +31,45 @@ def lazy_init(
     initialize = init(fn, mutable=mutable, flags=flags)
 
     def wrapper(rngs: Any, *args: Any, **kwargs: Any) -> Any:
-        return _known_part(lambda *a, **k: initialize(rngs, *a, **k)[1], args, kwargs)
+        return known_part(lambda *a, **k: initialize(rngs, *a, **k)[1])(*args, **kwargs)
 
     return wrapper
 
 
-def _known_part(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """`fn(*args, **kwargs)`, where leaves may be shapes as long as their values do not matter."""
-    leaves, treedef = jax.tree.flatten((args, kwargs))
-    unknown = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+def known_part(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn`, but arguments may be `jax.ShapeDtypeStruct`, as long as their values do not matter.
 
-    def of_unknown(*values: Any) -> Any:
-        full = list(leaves)
-        for i, value in zip(unknown, values, strict=True):
-            full[i] = value
-        call_args, call_kwargs = jax.tree.unflatten(treedef, full)
-        return fn(*call_args, **call_kwargs)
+    Raises:
+        LazyInitError: a result depends on the values of such an argument.
+    """
 
-    structs = [leaves[i] for i in unknown]
-    closed, out = jax.make_jaxpr(of_unknown, return_shape=True)(*structs)
-    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    for is_used, struct in zip(used, structs, strict=True):
-        if is_used:
-            raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}")
-    flat = jax.core.eval_jaxpr(jaxpr, closed.consts)
-    return jax.tree.unflatten(jax.tree.structure(out), flat)
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+        unknown = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        out: list[Any] = []
+        out_treedef: Any = None
+
+        def of_unknown(*values: Any) -> list[Any]:
+            nonlocal out, out_treedef
+            full = list(leaves)
+            for i, value in zip(unknown, values, strict=True):
+                full[i] = value
+            call_args, call_kwargs = jax.tree.unflatten(treedef, full)
+            out, out_treedef = jax.tree.flatten(fn(*call_args, **call_kwargs))
+            return [leaf for leaf in out if isinstance(leaf, jax.Array)]
+
+        arrays = iter(_evaluate(of_unknown, [leaves[i] for i in unknown]))
+        known = [next(arrays) if isinstance(leaf, jax.Array) else leaf for leaf in out]
+        return jax.tree.unflatten(out_treedef, known)
+
+    return wrapper
+
+
+def _evaluate(fn: Callable[..., list[Any]], structs: list[jax.ShapeDtypeStruct]) -> list[Any]:
+    traced = jax.make_jaxpr(fn)(*structs)
+    try:
+        return evaluate_known(traced, [True] * len(traced.jaxpr.outvars))
+    except DependsOnInputError as error:
+        struct = structs[error.index]
+        raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}") from None

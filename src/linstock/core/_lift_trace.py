@@ -64,7 +64,7 @@ remat = checkpoint
 
 def _without_steps(keys: Any) -> Any:
     """Streams that start where their root key is, so that their path does not matter."""
-    return jax.tree.map(lambda rng: LazyRng(rng.root), keys, is_leaf=_is_stream)
+    return jax.tree.map(lambda rng: rng.clear_suffix(), keys, is_leaf=_is_stream)
 
 
 def _is_stream(value: Any) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linstock.configurations import config
 from linstock.typing import PRNGKey
 
 FoldStep = str | int
@@ -20,41 +21,58 @@ class LazyRng:
     """A key together with names and counters that are folded in when a key is asked for.
 
     Most scopes never draw a number, so entering one only appends its name; the hash and the
-    `fold_in` happen in `key()`, once for the whole path.
+    `fold_in` happen in `as_jax_rng()`, once for the whole path.
+
+    Args:
+        rng: the key of the stream.
+        suffix: what is folded in, in this order.
     """
 
-    root: PRNGKey
-    steps: tuple[FoldStep, ...] = ()
+    rng: PRNGKey
+    suffix: tuple[FoldStep, ...] = ()
 
-    @classmethod
-    def wrap(cls, rng: PRNGKey | LazyRng) -> LazyRng:
-        """`rng` itself if it is lazy, else a lazy stream that starts at it."""
-        return rng if isinstance(rng, cls) else cls(rng)  # type: ignore[arg-type]
+    @staticmethod
+    def create(rng: PRNGKey | LazyRng, *suffix: FoldStep) -> LazyRng:
+        """A stream that starts at a key, or is so many steps further down than another stream."""
+        if isinstance(rng, LazyRng):
+            return LazyRng(rng.rng, rng.suffix + suffix) if suffix else rng
+        return LazyRng(rng, suffix)
 
-    def then(self, *steps: FoldStep) -> LazyRng:
-        """The stream one or more steps further down."""
-        return LazyRng(self.root, self.steps + steps)
+    def as_jax_rng(self) -> PRNGKey:
+        """The key: `rng` with a hash of the suffix folded in, or `rng` itself without one."""
+        if not self.suffix:
+            return self.rng
+        return jax.random.fold_in(self.rng, jnp.uint32(_hash_of(self.suffix)))
 
-    def key(self) -> PRNGKey:
-        """The key: `root` if there are no steps, else `root` with a hash of the steps folded in."""
-        if not self.steps:
-            return self.root
-        return jax.random.fold_in(self.root, jnp.uint32(_hash_of(self.steps)))
+    def clear_suffix(self) -> LazyRng:
+        """The stream that this one came from, with nothing to fold in."""
+        return LazyRng(self.rng)
+
+    def replace(self, **updates: Any) -> LazyRng:
+        """A copy with other values in some fields."""
+        return dataclasses.replace(self, **updates)
 
 
 jax.tree_util.register_pytree_node(
-    LazyRng, lambda rng: ((rng.root,), rng.steps), lambda steps, roots: LazyRng(*roots, steps)
+    LazyRng, lambda rng: ((rng.rng,), rng.suffix), lambda suffix, keys: LazyRng(*keys, suffix)
 )
 
 
 def _hash_of(steps: tuple[FoldStep, ...]) -> int:
-    """Flax's hash: the first four bytes of SHA-1 over the steps, without separators."""
+    """Flax's hash: the first four bytes of SHA-1 over the steps.
+
+    Without separators, unless the switch `flax_fix_rng_separator` is on, `ab, c` is `a, bc`.
+    """
     digest = hashlib.sha1(usedforsecurity=False)
+    separator = b"\0" if config.flax_fix_rng_separator else b""
     for step in steps:
-        digest.update(
-            step.encode() if isinstance(step, str) else step.to_bytes(-(-step.bit_length() // 8))
-        )
+        digest.update(separator)
+        digest.update(step.encode() if isinstance(step, str) else _bytes_of(step))
     return int.from_bytes(digest.digest()[:4])
+
+
+def _bytes_of(number: int) -> bytes:
+    return number.to_bytes(-(-number.bit_length() // 8))
 
 
 # A raw key of `jax.random.PRNGKey` is a vector of uint32: two for threefry, four for rbg.

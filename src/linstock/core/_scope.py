@@ -13,6 +13,7 @@ from linstock import errors
 from linstock.core import _meta
 from linstock.core._filters import CollectionFilter, in_filter
 from linstock.core._frozen_dict import FrozenDict
+from linstock.core._missing import missing_hint
 from linstock.core._rng import LazyRng
 from linstock.core._shape_memory import initializer_shapes
 from linstock.core._variable import Variable
@@ -47,14 +48,14 @@ class Scope:
         flags: Mapping[str, Any] | None = None,
     ) -> None:
         self._variables = variables
-        self.rngs = {key: LazyRng.wrap(rng) for key, rng in (rngs or {}).items()}
+        self.rngs = {key: LazyRng.create(rng) for key, rng in (rngs or {}).items()}
         self.name = name
         self.mutable = mutable
         self.parent = parent
         self.path: Path = tuple(path)
         self.debug_path = tuple(debug_path) or self.path
         self.flags = flags if flags is not None else {}
-        self.root: Scope = parent.root if parent is not None else self
+        self._root: Scope | None = parent.root if parent is not None else None
         self.reservations: dict[str, set[str | None]] = {}
         # How many keys each stream gave, and under `(name,)` the same of each child: calling a
         # child a second time goes on with the counters of the first time, at any depth.
@@ -62,12 +63,27 @@ class Scope:
         self._attachments: dict[Any, Any] | None = None
         self._invalid = False
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scope) and self._place() == other._place()
+
+    def __hash__(self) -> int:
+        return hash(self._place())
+
+    def _place(self) -> tuple[int, Path]:
+        return id(self.root._variables), self.path
+
+    @property
+    def root(self) -> Scope:
+        """The outermost scope; a root does not refer to itself, so that no cycle keeps it alive."""
+        return self._root or self
+
     @property
     def attachments(self) -> dict[Any, Any]:
         """A place for what should live exactly as long as the root of this scope."""
-        if self.root._attachments is None:
-            self.root._attachments = {}
-        return self.root._attachments
+        root = self.root
+        if root._attachments is None:
+            root._attachments = {}
+        return root._attachments
 
     @property
     def path_text(self) -> str:
@@ -92,6 +108,8 @@ class Scope:
             yield self
         finally:
             self.invalidate()
+            if self._attachments is not None:
+                self._attachments.clear()  # modules, which refer to this scope: a cycle
 
     def _check_valid(self) -> None:
         if self._invalid:
@@ -114,14 +132,14 @@ class Scope:
             self.reserve(name)
         child = Scope.__new__(Scope)
         child._variables = {}
-        child.rngs = {key: rng.then(name) for key, rng in self.rngs.items()}
+        child.rngs = {key: LazyRng(rng.rng, (*rng.suffix, name)) for key, rng in self.rngs.items()}
         child.name = name
         child.mutable = self.mutable
         child.parent = self
         child.path = (*self.path, name)
         child.debug_path = (*self.debug_path, name)
         child.flags = self.flags
-        child.root = self.root
+        child._root = self._root or self
         child.reservations = {}
         child.rng_counters = self.rng_counters.setdefault((name,), {})
         child._attachments = None
@@ -167,8 +185,7 @@ class Scope:
         scope.reservations = {}
         if rewind_rngs:
             scope.rng_counters = {}
-        if self.root is self:
-            scope.root = scope
+        if self._root is None:
             scope._attachments = self.attachments
         return scope
 
@@ -203,7 +220,8 @@ class Scope:
                 f'In "{self.path_text}".'
             )
         if self.name_reserved(name, col):
-            raise errors.NameInUseError("scope" if col is None else col, name, self.path_text)
+            what = "scope name" if col is None else f'name in collection "{col}"'
+            raise ValueError(f'Duplicate use of {what}: "{name}" in "{self.path_text}".')
         self.reservations.setdefault(name, set()).add(col)
 
     # ---- Rng streams
@@ -224,7 +242,7 @@ class Scope:
             name = "params"
         self._check_valid()
         count = self.rng_counters[name] = self.rng_counters.get(name, 0) + 1
-        return self.rngs[name].then(count).key()
+        return LazyRng.create(self.rngs[name], count).as_jax_rng()
 
     # ---- Collections
 
@@ -233,8 +251,8 @@ class Scope:
         return in_filter(self.mutable, col)
 
     def is_collection_empty(self, col: str) -> bool:
-        """Whether the collection has nothing at this scope."""
-        return not self._collection(col)
+        """Whether the collection has nothing in the whole tree of scopes."""
+        return not self.root._variables.get(col)
 
     def _collection(self, col: str) -> Mapping[str, Any]:
         found: Any = self._variables.get(col)
@@ -318,9 +336,17 @@ class Scope:
         present = self._collection(col)
         if name not in present:
             if init_fn is not None and in_filter(self.mutable, col):
-                self.put_variable(col, name, init_fn(*init_args, **init_kwargs))
-            elif present:
-                raise errors.ScopeVariableNotFoundError(name, col, self.path_text)
+                try:
+                    value = init_fn(*init_args, **init_kwargs)
+                except TypeError as error:
+                    _explain_initializer(
+                        error, self.path_text, f'variable("{col}", "{name}", ', init_fn, init_args
+                    )
+                    raise
+                self.put_variable(col, name, value)
+            elif not self.is_collection_empty(col):
+                hint = missing_hint(self, col, name)
+                raise errors.ScopeVariableNotFoundError(name, col, self.path_text, hint)
             else:
                 raise self._no_collection(col, name)
         return Variable(self, col, name, unbox)
@@ -350,14 +376,24 @@ class Scope:
         self.reserve(name, "params")
         value = self._collection("params").get(name, _MISSING)
         if value is not _MISSING:
-            self._check_shapes(name, value, initializer_shapes(init_fn, init_args, init_kwargs))
+            try:
+                shapes = initializer_shapes(init_fn, init_args, init_kwargs)
+            except TypeError as error:
+                _explain_initializer(error, self.path_text, f'param("{name}", ', init_fn, init_args)
+                raise
+            self._check_shapes(name, value, shapes)
         else:
             if not self.is_mutable_collection("params"):
                 if self.is_collection_empty("params"):
                     raise self._no_collection("params", name)
-                known = self._collection("params")
-                raise errors.ScopeParamNotFoundError(name, self.path_text, known)
-            value = init_fn(self.make_rng("params"), *init_args, **init_kwargs)
+                hint = missing_hint(self, "params", name)
+                raise errors.ScopeParamNotFoundError(name, self.path_text, hint)
+            key = self.make_rng("params")
+            try:
+                value = init_fn(key, *init_args, **init_kwargs)
+            except TypeError as error:
+                _explain_initializer(error, self.path_text, f'param("{name}", ', init_fn, init_args)
+                raise
             self.put_variable("params", name, value)
         return _meta.unbox(value) if unbox and not isinstance(value, jax.Array) else value
 
@@ -368,7 +404,8 @@ class Scope:
                 raise errors.ScopeParamShapeError(name, self.path_text, np.shape(leaf), shape)
 
     def _no_collection(self, col: str, name: str) -> errors.ScopeCollectionNotFound:
-        return errors.ScopeCollectionNotFound(col, name, self.path_text, self.variables())
+        hint = missing_hint(self, col, name)
+        return errors.ScopeCollectionNotFound(col, name, self.path_text, hint)
 
     # ---- Flags
 
@@ -393,6 +430,31 @@ def _put(target: MutableMapping[str, Any], name: str, value: Any) -> None:
             _put(old, key, item)
     else:
         target[name] = value
+
+
+def _explain_initializer(
+    error: TypeError, path_text: str, call: str, init_fn: Any, init_args: tuple[Any, ...]
+) -> None:
+    """Says how an initializer is called, where it is none or does not take its arguments."""
+    key = ["key"] if call.startswith("param") else []
+    if callable(init_fn):
+        given = [repr(a) for a in init_args if isinstance(a, (int, str, tuple, list))]
+        how = f"init_fn({', '.join(key + given)})"
+        error.add_note(f"This came out of the initializer in `{call}...)`, called as `{how}`.")
+        return
+    error.args = (
+        f"{type(init_fn).__name__!r} object is not callable: in `{call}...)`, in "
+        f'"{path_text}", an initializer belongs where {_sketch(init_fn)} is.'
+        f"{errors.at_user_line()} An initializer is a function `({', '.join([*key, '*args'])})` "
+        f"that makes the first value: write `{call}{'nn.initializers' if key else 'jnp'}.zeros, "
+        f"shape)`, or, for a fixed value, `{call}lambda{' key' * len(key)}: value)`.",
+    )
+
+
+def _sketch(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return f"`{value!r}`"
 
 
 def _missing_rng(scope: Scope, name: str) -> errors.InvalidRngError:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from linstock.core import _meta
+from linstock.core._frozen_dict import FrozenDict
+from linstock.typing import Collection
 
 if TYPE_CHECKING:
     from linstock.core._scope import Scope
 
 T = TypeVar("T")
+
+MutableCollection: TypeAlias = dict[str, Any]
+MutableVariableDict: TypeAlias = dict[str, MutableCollection]
+FrozenVariableDict: TypeAlias = FrozenDict[str, Collection]
 
 
 @dataclasses.dataclass(eq=False, repr=False)

@@ -27,6 +27,7 @@ from linstock.linen import fp8_ops as fp8_ops
 from linstock.linen import initializers as initializers
 from linstock.linen import kw_only_dataclasses as kw_only_dataclasses
 from linstock.linen import linear as linear
+from linstock.linen import module as module
 from linstock.linen import normalization as normalization
 from linstock.linen import partitioning as partitioning
 from linstock.linen import pooling as pooling
@@ -93,6 +94,7 @@ from linstock.linen._masks import make_attention_mask as make_attention_mask
 from linstock.linen._masks import make_causal_mask as make_causal_mask
 from linstock.linen._merge import merge_param as merge_param
 from linstock.linen._methods import compact as compact
+from linstock.linen._methods import compact_name_scope as compact_name_scope
 from linstock.linen._methods import nowrap as nowrap
 from linstock.linen._module import Module as Module
 from linstock.linen._multi_head import MultiHeadAttention as MultiHeadAttention

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,20 +57,30 @@ def resolve_method(module: Module, method: Callable[..., Any] | str | None) -> C
     if method is None:
         method = "__call__"
     if isinstance(method, str):
-        found = getattr(type(module), method, None)
-        if found is None:
-            found = getattr(module, method)
-        if not callable(found):
-            raise TypeError(
-                f"'{type(module).__name__}.{method}' must be a callable, got {type(found)}."
-            )
-        method = found
+        method = _named_method(module, method)
     unbound = inspect.unwrap(method, stop=inspect.ismethod) if callable(method) else method
     if inspect.ismethod(unbound):
         return unbound.__func__
-    if not callable(method):
+    if not callable(method) or _takes_nothing(unbound):
         raise errors.ApplyModuleInvalidMethodError(method)
     return method
+
+
+def _named_method(module: Module, name: str) -> Callable[..., Any]:
+    if name == "__call__" and not callable(module):
+        module.__getattr__(name)  # raises
+    found = getattr(type(module), name, None)
+    if isinstance(found, types.FunctionType):
+        return found
+    found = getattr(module, name)
+    if not callable(found):
+        raise TypeError(f"'{type(module).__name__}.{name}' must be a callable, got {type(found)}.")
+    return lambda bound, *args, **kwargs: getattr(bound, name)(*args, **kwargs)
+
+
+def _takes_nothing(fn: Any) -> bool:
+    code = getattr(fn, "__code__", None)
+    return code is not None and not (code.co_argcount or code.co_flags & inspect.CO_VARARGS)
 
 
 # ---- init and apply
@@ -172,12 +183,14 @@ def init(
 
 
 def clone(
-    module: M, parent: Any, deep: bool | dict[int, Any], reset_names: bool, updates: dict[str, Any]
+    module: M, parent: Any, deep: bool | dict[Any, Any], reset_names: bool, updates: dict[str, Any]
 ) -> M:
     """See `Module.clone`. In a deep clone, a module that appears twice is cloned once."""
     fields = {name: getattr(module, name) for name in type(module)._field_table.names}
+    if type(module)._field_table.init_vars:
+        fields |= vars(module)["_init_vars"]
     if deep is not False:
-        clones: dict[int, Any] = {} if deep is True else deep
+        clones: dict[Any, Any] = {} if deep is True else deep
 
         def clone_once(inner: Any, suffix: str) -> Any:
             identity = inner._state.identity
@@ -221,7 +234,7 @@ def module_paths(
         called = context.module
         path = "/".join(called.path)
         if show_repeated or path not in found:
-            found[path] = called.clone()
+            found[path] = called.clone(name=None)
         return next_fun(*call_args, **call_kwargs)
 
     def trace() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import linecache
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,20 +28,39 @@ class UnspecifiedParent:
 UNSPECIFIED_PARENT = UnspecifiedParent()
 
 
+class ParentDescriptor:
+    """The parent of a module, which refers to it weakly: parents know their children.
+
+    So no module is part of a cycle, and what a call used is freed at its end.
+    """
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return None
+        parent = module.__dict__.get("_parent")
+        return parent() if isinstance(parent, weakref.ref) else parent
+
+    def __set__(self, module: Any, parent: Any) -> None:
+        is_module = hasattr(type(parent), "_field_table")
+        module.__dict__["_parent"] = weakref.ref(parent) if is_module else parent
+
+
 @dataclasses.dataclass(frozen=True)
 class FieldTable:
     """What is looked up about the fields of one class, in every construction and call.
 
     Attributes:
         names: the fields of the constructor, without `parent` and `name`.
-        all_names: those two included, and fields that the constructor does not take.
+        frozen: those two included; what `setup` may not assign to.
+        init_vars: what the constructor hands to `__post_init__` only.
         shown: the fields in the `repr`.
         hashed: the fields in the hash.
         generated_init: whether `__init__` was written here; a class must not have its own.
     """
 
     names: tuple[str, ...]
-    all_names: frozenset[str]
+    frozen: frozenset[str]
+    init_vars: tuple[str, ...]
     shown: tuple[str, ...]
     hashed: tuple[str, ...]
     generated_init: bool
@@ -58,6 +78,9 @@ def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
         raise errors.ReservedModuleAttributeError(annotations)
     own_hash = "__hash__" in vars(cls)
     own_doc = cls.__doc__
+    for member in vars(cls).values():
+        if isinstance(member, dataclasses.Field) and not member.init:
+            member.repr = member.compare = False  # `setup` gives it its value
     cls.__doc__ = own_doc or "-"  # spares dataclass the search for a signature
     dataclasses.dataclass(init=False, repr=False, kw_only=kw_only)(cls)
     if not own_hash:
@@ -73,7 +96,8 @@ def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
     real = dataclasses.fields(cls)
     return FieldTable(
         names=tuple(f.name for f in real if f.init and f.name not in _RESERVED),
-        all_names=frozenset(f.name for f in real),
+        frozen=frozenset(f.name for f in real if f.init),
+        init_vars=tuple(name for name, f in fields.items() if _is_init_var(f)),
         shown=tuple(f.name for f in real if f.repr and f.name not in _RESERVED),
         hashed=tuple(f.name for f in real if (f.compare if f.hash is None else f.hash)),
         generated_init=not own_init,
@@ -99,23 +123,22 @@ def _write_init(cls: type[Any], fields: dict[str, dataclasses.Field[Any]]) -> Ca
     before the fields of the subclass; this one fills `__dict__`.
     """
     class_var: Any = dataclasses._FIELD_CLASSVAR  # type: ignore[attr-defined]
-    init_var: Any = dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
     taken = [f for f in fields.values() if f._field_type is not class_var]  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"_object_setattr": object.__setattr__, "_factory": _FACTORY}
     positional: list[str] = []
     keyword: list[str] = []
     body: list[str] = []
-    init_vars: list[str] = []
+    init_vars = [f.name for f in taken if _is_init_var(f)]
     for f in taken:
         if f.init:
-            trailing = f.name in _RESERVED
-            (keyword if f.kw_only and not trailing else positional).append(_parameter(f, scope))
-        if f._field_type is init_var:  # type: ignore[attr-defined]
-            init_vars.append(f.name)
-        elif (value := _value(f, scope)) is not None:
+            is_keyword = f.kw_only or f.name in _RESERVED
+            (keyword if is_keyword else positional).append(_parameter(f, scope))
+        if f.name not in init_vars and (value := _value(f, scope)) is not None:
             body.append(_assignment(cls, f.name, value))
     _check_order(cls, positional)
     parameters = ["self", *positional, *(["*"] if keyword else []), *keyword]
+    if init_vars:
+        body.append(f" _values['_init_vars'] = {{{', '.join(f'{n!r}: {n}' for n in init_vars)}}}")
     lines = [
         f"def __init__({', '.join(parameters)}):",
         " _values = self.__dict__",
@@ -131,6 +154,10 @@ def _write_init(cls: type[Any], fields: dict[str, dataclasses.Field[Any]]) -> Ca
     init.__module__ = cls.__module__
     init.__annotations__ = {f.name: f.type for f in taken if f.init} | {"return": None}
     return init
+
+
+def _is_init_var(f: dataclasses.Field[Any]) -> bool:
+    return f._field_type is dataclasses._FIELD_INITVAR  # type: ignore[attr-defined]
 
 
 class _Factory:
@@ -159,6 +186,8 @@ def _value(f: dataclasses.Field[Any], scope: dict[str, Any]) -> str | None:
 
 
 def _assignment(cls: type[Any], name: str, value: str) -> str:
+    if name == "parent":
+        return " _values['_parent'] = parent"
     if hasattr(inspect.getattr_static(cls, name, None), "__set__"):
         return f" _object_setattr(self, {name!r}, {value})"
     return f" _values[{name!r}] = {value}"

@@ -71,7 +71,7 @@ def _forked_rngs(scopes: Sequence[Scope]) -> Iterator[None]:
     """Inside the `with` block the streams of the scopes start from one new key of each."""
     before = [scope.rngs for scope in scopes]
     for scope in scopes:
-        scope.rngs = {name: LazyRng.wrap(scope.make_rng(name)) for name in scope.rngs}
+        scope.rngs = {name: LazyRng(scope.make_rng(name)) for name in scope.rngs}
     try:
         yield
     finally:

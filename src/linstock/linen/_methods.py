@@ -35,6 +35,24 @@ def compact(fun: F) -> F:
     return fun
 
 
+def compact_name_scope(fun: F) -> F:
+    """Marks a compact method whose submodules and variables get a level of their own.
+
+    The level has the name of the method. Unlike other methods that create submodules, it may be
+    called from any method, compact or not.
+
+        class Net(nn.Module):
+            @nn.compact_name_scope
+            def encode(self, x):
+                return nn.Dense(3)(x)  # its variables are at `encode/Dense_0`
+
+            def __call__(self, x):
+                return self.encode(x)
+    """
+    fun.compact_name_scope = True  # type: ignore[attr-defined]
+    return fun
+
+
 def nowrap(fun: F) -> F:
     """Marks a method that is left as written: it opens no call of the module.
 
@@ -54,9 +72,24 @@ def wrap_methods(cls: type[Any]) -> None:
         if name in skipped or getattr(member, "nowrap", False):
             continue
         if isinstance(member, types.FunctionType) and not hasattr(member, "method_handler"):
-            setattr(cls, name, wrap_method(member, method_name(member)))
-        elif isinstance(member, property) and member.fget is not None:
-            setattr(cls, name, member.getter(_wrap_getter(member.fget)))
+            if hasattr(member, "compact_name_scope"):
+                own = tuple(n for n in cls._compact_name_scope_methods if n != name)
+                cls._compact_name_scope_methods = (*own, name)
+                setattr(cls, name, _call_name_scope(member, name))
+            else:
+                setattr(cls, name, wrap_method(member, method_name(member)))
+
+
+def _call_name_scope(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(fun)
+    def method(self: Module, *args: Any, **kwargs: Any) -> Any:
+        if self.scope is None:
+            raise errors.CallCompactUnboundModuleError(type(self).__name__, name)
+        begin_call(self)
+        return self.__dict__["_name_scopes"][name](*args, **kwargs)
+
+    method.method_handler = fun  # type: ignore[attr-defined]
+    return method
 
 
 def method_name(fun: Callable[..., Any]) -> str:
@@ -169,6 +202,9 @@ def run_setup(module: Module) -> None:
             call_intercepted(setup, "setup", (module,), {})
         state.setup_done = True
         state.setup_names = frozenset(scope.reservations.keys() - before)
+    except Exception as error:
+        add_call_note(error, module, "setup", (), {})
+        raise
     finally:
         CONTEXT.module_stack.pop()
         state.in_setup = False
@@ -176,14 +212,13 @@ def run_setup(module: Module) -> None:
             state.autonames = {}
 
 
-def _wrap_getter(getter: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Keeps an AttributeError inside a property from being taken for a missing property."""
+def read_again(module: Module, name: str, descriptor: Any) -> Any:
+    """Reads a property that failed, to tell a mistake in it from a property that is not there.
 
-    @functools.wraps(getter)
-    def get(self: Any) -> Any:
-        try:
-            return getter(self)
-        except AttributeError as error:
-            raise errors.DescriptorAttributeError from error
-
-    return get
+    Raises:
+        DescriptorAttributeError: it read an attribute that does not exist.
+    """
+    try:
+        return descriptor.__get__(module, type(module))
+    except AttributeError as error:
+        raise errors.DescriptorAttributeError(type(module).__name__, name, str(error)) from error

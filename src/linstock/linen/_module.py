@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, cast, dataclass_transform
 
 import jax.numpy as jnp
 
 from linstock import core, errors
+from linstock.configurations import config
 from linstock.core import CollectionFilter, Scope, Variable
 from linstock.linen import _binding, _summary
 from linstock.linen._binding import NOT_INTERMEDIATES
@@ -16,13 +18,14 @@ from linstock.linen._context import CONTEXT
 from linstock.linen._fields import (
     UNSPECIFIED_PARENT,
     FieldTable,
+    ParentDescriptor,
     UnspecifiedParent,
     make_dataclass,
 )
-from linstock.linen._methods import begin_call, run_setup, wrap_methods
+from linstock.linen._methods import begin_call, compact, read_again, run_setup, wrap_methods
 from linstock.linen._repr import module_repr
 from linstock.linen._state import ModuleState
-from linstock.linen._submodules import adopt, is_module, may_hold_modules, register
+from linstock.linen._submodules import adopt, is_module, may_hold_modules, name_in_use, register
 from linstock.linen._summary import NOTHING
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
@@ -34,7 +37,15 @@ CaptureIntermediates = bool | Callable[["Module", str], bool]
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
 class ModuleBase:
-    """Tells type checkers that what inherits from here is a dataclass."""
+    """Tells type checkers that what inherits from here is a dataclass.
+
+    What is annotated here is no field.
+    """
+
+    scope: ClassVar[Scope | None] = None
+    _field_table: ClassVar[FieldTable]
+    _state: ClassVar[ModuleState]
+    _compact_name_scope_methods: ClassVar[tuple[str, ...]] = ()
 
 
 class Module(ModuleBase):
@@ -63,10 +74,6 @@ class Module(ModuleBase):
     )
     name: str | None = dataclasses.field(default=None, kw_only=True)
 
-    scope: ClassVar[Scope | None] = None
-    _field_table: ClassVar[FieldTable]
-    _state: ClassVar[ModuleState]
-
     if TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -87,10 +94,9 @@ class Module(ModuleBase):
     def __post_init__(self) -> None:
         state = ModuleState()
         object.__setattr__(self, "_state", state)
-        parent = self.parent
-        if parent is UNSPECIFIED_PARENT:
-            parent = CONTEXT.module_stack[-1]
-            object.__setattr__(self, "parent", parent)
+        parent = self.__dict__["_parent"]
+        parent = CONTEXT.module_stack[-1] if parent is UNSPECIFIED_PARENT else self.parent
+        object.__setattr__(self, "parent", parent)
         if parent is None:
             return
         if isinstance(parent, Scope):
@@ -107,6 +113,8 @@ class Module(ModuleBase):
                 value = getattr(self, name)
                 if may_hold_modules(value):
                     adopt(self, name, value)
+            if self._compact_name_scope_methods:
+                _add_name_scopes(self)
             state.attached = True
 
     def setup(self) -> None:
@@ -123,7 +131,7 @@ class Module(ModuleBase):
             object.__setattr__(self, name, value)
         elif not state.in_setup:
             raise errors.SetAttributeFrozenModuleError(type(self).__name__, name, value)
-        elif name in self._field_table.all_names:
+        elif name in self._field_table.frozen:
             raise errors.SetAttributeInModuleSetupError(name, type(self).__name__)
         else:
             adopt(self, name, value)
@@ -136,6 +144,9 @@ class Module(ModuleBase):
                 run_setup(self)
             if name in self.__dict__:
                 return self.__dict__[name]
+        for cls in type(self).__mro__:
+            if hasattr(vars(cls).get(name), "__get__"):
+                return read_again(self, name, vars(cls)[name])
         hint = ""
         if self.scope is None:
             hint = (
@@ -151,6 +162,18 @@ class Module(ModuleBase):
 
     def __repr__(self) -> str:
         return module_repr(self)
+
+    @property
+    def __jax_array__(self) -> NoReturn:
+        # JAX reads this where it wants an array. Without it, a module with a field `dtype` counts
+        # as one, and the message is about a tracer that has no `apply`.
+        raise errors.ModuleAsArrayError(type(self).__name__)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if "_parent" in state:
+            state["_parent"] = self.parent  # a weak reference cannot be pickled
+        return state
 
     # ---- Variables
 
@@ -220,7 +243,7 @@ class Module(ModuleBase):
                 f'"{name}" of `{type(self).__name__}` in "{scope.path_text}" was not.'
             )
         if scope.name_reserved(name, col):
-            raise errors.NameInUseError(kind, name, type(self).__name__)
+            raise name_in_use(self, kind, name)
         return scope
 
     def _bound(self, purpose: str) -> Scope:
@@ -246,7 +269,8 @@ class Module(ModuleBase):
     @property
     def variables(self) -> VariableDict:
         """The variables of this module and of its submodules, by collection."""
-        return self._bound("access variables").variables()
+        variables = self._bound("access variables").variables()
+        return core.freeze(variables) if config.flax_return_frozendict else variables
 
     @property
     def path(self) -> Path:
@@ -472,7 +496,7 @@ class Module(ModuleBase):
         self: M,
         *,
         parent: Any = None,
-        _deep_clone: bool | dict[int, Any] = False,
+        _deep_clone: bool | dict[Any, Any] = False,
         _reset_names: bool = False,
         **updates: Any,
     ) -> M:
@@ -566,3 +590,35 @@ class Module(ModuleBase):
 
 
 dataclasses.dataclass(init=False, repr=False, eq=False)(Module)
+Module.parent = ParentDescriptor()  # type: ignore[assignment]
+
+
+class CompactNameScope(Module):
+    """Runs a method marked `compact_name_scope` as if its module were this one.
+
+    Attributes:
+        fn: the method as it was written.
+        module_fn: returns the module.
+    """
+
+    fn: Callable[..., Any]
+    module_fn: Callable[[], Any]
+
+    @compact
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module: Module = self.module_fn()
+        values = module.__dict__
+        before = {name: values[name] for name in ("scope", "_state")}
+        values.update(scope=self.scope, _state=self._state)
+        try:
+            return self.fn(module, *args, **kwargs)
+        finally:
+            values.update(before)
+
+
+def _add_name_scopes(module: Module) -> None:
+    scopes = {}
+    for name in module._compact_name_scope_methods:
+        method = getattr(type(module), name).method_handler
+        scopes[name] = CompactNameScope(method, weakref.ref(module), parent=module, name=name)
+    module.__dict__["_name_scopes"] = scopes

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from linstock.linen._module import Module
-
-_identities = itertools.count()
 
 
 class ModuleState:
     """The state of one instance; a clone gets a new one.
 
     Attributes:
-        identity: tells modules apart that are equal, so that sharing survives cloning.
+        identity: tells modules apart that are equal, so that sharing survives cloning; a copied
+            or unpickled module has another one.
         in_setup: `setup` is running.
         in_compact: a compact method is running.
         setup_done: `setup` has run, or is about to return.
@@ -37,7 +35,7 @@ class ModuleState:
     )
 
     def __init__(self) -> None:
-        self.identity = next(_identities)
+        self.identity = object()
         self.in_setup = False
         self.in_compact = False
         self.setup_done = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from linstock import errors
+from linstock.configurations import config
 from linstock.core import FrozenDict, Scope
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ def map_submodules(fn: Callable[[Module, str], Any], value: Any, suffix: str = "
     if is_module(value):
         return fn(value, suffix)
     if isinstance(value, (list, tuple)):
-        items = [map_submodules(fn, item, f"{suffix}_{i}") for i, item in enumerate(value)]
+        keys = getattr(value, "_fields", range(len(value)))
+        items = [map_submodules(fn, x, f"{suffix}_{k}") for k, x in zip(keys, value, strict=True)]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, Mapping):
-        pairs = {k: map_submodules(fn, item, f"{suffix}_{k}") for k, item in value.items()}
-        return FrozenDict(pairs)
+        # A module that appears twice is named after the first key, in the order of a pytree.
+        found = {k: map_submodules(fn, value[k], f"{suffix}_{k}") for k in sorted(value, key=str)}
+        return FrozenDict({k: found[k] for k in value})
     if hasattr(type(value), "_is_struct"):
         old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         new = {k: map_submodules(fn, item, f"{suffix}_{k}") for k, item in old.items()}
@@ -65,20 +68,29 @@ def adopt(owner: Module, attribute: str, value: Any) -> None:
     clones = owner.scope.attachments
 
     def take(module: Module, suffix: str) -> Module:
+        is_new = module.name is None
         if module.parent is None:
             identity = module._state.identity
-            if identity not in clones:
-                clones[identity] = module.clone(name=None)
+            is_new = identity not in clones
+            if is_new:
+                clones[identity] = module.clone(name=module.name if _keeps_names(owner) else None)
             module = clones[identity]
-        if module.name is None:
+        if is_new:
             object.__setattr__(module, "parent", owner)
-            object.__setattr__(module, "name", f"{attribute}{suffix}")
+            if module.name is None:
+                object.__setattr__(module, "name", f"{attribute}{suffix}")
             adopted.append(module)
         return module
 
     object.__setattr__(owner, attribute, map_submodules(take, value))
     for module in adopted:
         module.__post_init__()
+
+
+def _keeps_names(owner: Module) -> bool:
+    """Whether modules that were built outside, with a name, keep it when `owner` adopts them."""
+    keeps: bool | None = getattr(type(owner), "preserve_adopted_names", None)
+    return config.flax_preserve_adopted_names if keeps is None else keeps
 
 
 def register(module: Module, parent: Module) -> None:
@@ -102,27 +114,42 @@ def register(module: Module, parent: Module) -> None:
         object.__setattr__(module, "name", f"{prefix}_{number}")
     name: str = module.name  # type: ignore[assignment]
     if parent.scope.name_reserved(name):
-        raise errors.NameInUseError("submodule", name, type(parent).__name__)
+        raise name_in_use(parent, "submodule", name)
     state.children[name] = module
     object.__setattr__(module, "scope", parent.scope.push(name))
 
 
-def share_scope(module: Module, other: Module, /) -> None:
-    """Lets a submodule keep its variables where those of another module are.
+def name_in_use(owner: Module, kind: str, name: str) -> errors.NameInUseError:
+    """The error that a name is taken in a module; says by what."""
+    taken = owner._state.children.get(name)
+    by = "a name that the module keeps"
+    if taken is not None:
+        by = f"a variable of `{taken}`" if isinstance(taken, str) else f"a `{type(taken).__name__}`"
+    path = owner.scope.path_text if owner.scope is not None else ""
+    return errors.NameInUseError(kind, name, type(owner).__name__, path, by)
 
-    Usually called in `setup`, as `nn.share_scope(self, self.inner)`: the variables of `inner` then
-    lie at the level of `self`, without a level `inner` of their own.
+
+def share_scope(module: Module, other: Module, /) -> None:
+    """Lets two modules keep their variables in one place.
+
+    Usually called in `setup`, as `nn.share_scope(self, self.inner)`. Where `inner` was built inside
+    `self`, its variables then lie at the level of `self`, without a level `inner` of their own;
+    where it was built elsewhere, those of `self` go to the place of `inner`.
 
     Args:
-        module: keeps its scope.
-        other: gets that scope; its submodules move with it.
+        module: takes over the scope of `other`, unless that lies within its own.
+        other: takes over the scope of `module` if its own lies within that; its submodules move
+            with it.
 
     Raises:
         CallShareScopeOnUnboundModuleError: one of the two is not bound.
     """
     if module.scope is None or other.scope is None:
         raise errors.CallShareScopeOnUnboundModuleError
-    _move(other, module.scope)
+    if other.scope.path[: len(module.scope.path)] == module.scope.path:
+        _move(other, module.scope)
+    else:
+        _move(module, other.scope)
 
 
 def _move(module: Module, scope: Scope) -> None:

@@ -1,0 +1,30 @@
+"""Scopes, variables, filters and rng streams, under the name that `flax.core.scope` has."""
+
+from linstock.core._boundary import apply as apply
+from linstock.core._boundary import bind as bind
+from linstock.core._boundary import init as init
+from linstock.core._filters import CollectionFilter as CollectionFilter
+from linstock.core._filters import DenyList as DenyList
+from linstock.core._filters import Filter as Filter
+from linstock.core._filters import PRNGSequenceFilter as PRNGSequenceFilter
+from linstock.core._filters import filter_to_set as filter_to_set
+from linstock.core._filters import group_collections as group_collections
+from linstock.core._filters import in_filter as in_filter
+from linstock.core._filters import intersect_filters as intersect_filters
+from linstock.core._filters import is_filter_empty as is_filter_empty
+from linstock.core._filters import subtract_filters as subtract_filters
+from linstock.core._filters import union_filters as union_filters
+from linstock.core._frozen_dict import FrozenDict as FrozenDict
+from linstock.core._frozen_dict import freeze as freeze
+from linstock.core._frozen_dict import unfreeze as unfreeze
+from linstock.core._lazy_init import lazy_init as lazy_init
+from linstock.core._rng import LazyRng as LazyRng
+from linstock.core._scope import Scope as Scope
+from linstock.core._variable import FrozenVariableDict as FrozenVariableDict
+from linstock.core._variable import MutableCollection as MutableCollection
+from linstock.core._variable import MutableVariableDict as MutableVariableDict
+from linstock.core._variable import Variable as Variable
+from linstock.typing import Collection as Collection
+from linstock.typing import PRNGKey as PRNGKey
+from linstock.typing import RNGSequences as RNGSequences
+from linstock.typing import VariableDict as VariableDict

@@ -1,0 +1,29 @@
+"""Module and what belongs to it, under the name that `flax.linen.module` has."""
+
+from linstock.core.scope import CollectionFilter as CollectionFilter
+from linstock.core.scope import DenyList as DenyList
+from linstock.core.scope import FrozenDict as FrozenDict
+from linstock.core.scope import FrozenVariableDict as FrozenVariableDict
+from linstock.core.scope import RNGSequences as RNGSequences
+from linstock.core.scope import Scope as Scope
+from linstock.core.scope import Variable as Variable
+from linstock.core.scope import VariableDict as VariableDict
+from linstock.core.scope import union_filters as union_filters
+from linstock.linen._binding import apply as apply
+from linstock.linen._binding import init as init
+from linstock.linen._binding import init_with_output as init_with_output
+from linstock.linen._binding import intercept_methods as intercept_methods
+from linstock.linen._context import Interceptor as Interceptor
+from linstock.linen._context import InterceptorContext as InterceptorContext
+from linstock.linen._context import disable_named_call as disable_named_call
+from linstock.linen._context import enable_named_call as enable_named_call
+from linstock.linen._context import override_named_call as override_named_call
+from linstock.linen._fields import ParentDescriptor as ParentDescriptor
+from linstock.linen._merge import merge_param as merge_param
+from linstock.linen._methods import compact as compact
+from linstock.linen._methods import compact_name_scope as compact_name_scope
+from linstock.linen._methods import nowrap as nowrap
+from linstock.linen._module import CompactNameScope as CompactNameScope
+from linstock.linen._module import Module as Module
+from linstock.linen._module import ModuleBase as ModuleBase
+from linstock.linen._submodules import share_scope as share_scope
