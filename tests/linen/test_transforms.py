@@ -63,7 +63,7 @@ def make_step(nn):
 
 def run(nn, module, *args, mutable=("counts", "intermediates")):
     """Init, apply with changes, a second apply, and the gradient by the parameters."""
-    variables = module.init(STREAMS, *args)
+    first, variables = module.init_with_output(STREAMS, *args)
     y, changed = module.apply(variables, *args, rngs=STREAMS, mutable=list(mutable))
 
     def loss(params):
@@ -72,7 +72,7 @@ def run(nn, module, *args, mutable=("counts", "intermediates")):
             jnp.sum(leaf**2) for leaf in jax.tree.leaves(found) if isinstance(leaf, jax.Array)
         )
 
-    return variables, y, changed, jax.grad(loss)(variables["params"])
+    return first, variables, y, changed, jax.grad(loss)(variables["params"])
 
 
 def with_class(transform, *args, make=make_block, calls=2, **settings):

@@ -124,7 +124,7 @@ class FrozenDict(Mapping[K, V]):
 def _plain_copy(tree: Any) -> Any:
     if isinstance(tree, FrozenDict):
         tree = tree._dict
-    if not isinstance(tree, dict):
+    if not isinstance(tree, Mapping):
         return tree
     return {key: _plain_copy(value) for key, value in tree.items()}
 

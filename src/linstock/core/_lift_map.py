@@ -170,22 +170,20 @@ def scan(
         if count is None:
             count = _find_length((*axes_in.values(), in_axes), (*own, args))
         seen: list[Any] = []
-        changed: list[set[str]] = []
+        given = shared
 
         def step(shared: Any, carry: Any, own: Any, keys: Any, args: Any) -> Any:
             carried, carry = carry
+            # In the second trace `shared` is what the first one gave, without what may not change.
+            shared = [{**old, **new} for old, new in zip(given, shared, strict=True)]
             groups = (shared, carried, *own)
             if data_transform is not None:
                 groups, keys = data_transform(groups, keys)
             scope = enter(groups, keys)
             carry, ys = check_step(fn(scope, carry, *args))
-            shared_out, carried, *own = leave(scope)
+            shared, carried, *own = leave(scope)
             seen[:] = [jax.tree.map(jax.typeof, (carried, carry))]
-            changed[:] = [set(group) for group in shared_out]
-            if check:  # the next trace gets these, and what may not change has to be among them
-                both = zip(shared, shared_out, strict=True)
-                shared_out = [{**before, **after} for before, after in both]
-            return shared_out, (carried, carry), (ys, tuple(own))
+            return shared, (carried, carry), (ys, tuple(own))
 
         loop = _axes_scan.scan(
             step,
@@ -206,9 +204,6 @@ def scan(
             explain_carry(error, (carried, carry), seen)
             raise
         own = _change_axes(_meta.add_axis, own, axes_out.values(), metadata_params)
-        shared = [
-            {col: group[col] for col in names} for group, names in zip(shared, changed, strict=True)
-        ]
         return (carry, ys), (shared, carried, *own)
 
     @functools.wraps(fn)

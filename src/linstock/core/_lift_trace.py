@@ -31,7 +31,7 @@ def checkpoint(
         rngs: the rng streams that go in.
         concrete: must be False; `static_argnums` has taken its place.
         prevent_cse: as for `jax.checkpoint`.
-        static_argnums: which arguments are not traced; the scope is number 0.
+        static_argnums: which arguments are not traced, counted after the scope.
         policy: as for `jax.checkpoint`.
     """
     if concrete:
@@ -45,8 +45,7 @@ def checkpoint(
         @functools.partial(
             jax.checkpoint,
             prevent_cse=prevent_cse,
-            # Groups and keys stand where the scope, number 0, stood.
-            static_argnums=tuple(number + 1 for number in numbers if number > 0),
+            static_argnums=tuple(number + 2 for number in numbers),  # after groups and keys
             policy=policy,
         )
         @functools.wraps(fn)

@@ -142,7 +142,10 @@ def checkpoint(
         policy: as for `jax.checkpoint`.
         methods: for a class, which methods; `__call__` by default.
     """
-    return lift(core_lift.checkpoint, target, _settings(locals(), "target", "methods"), methods)  # type: ignore[no-any-return]
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else static_argnums
+    settings = _settings(locals(), "target", "methods", "numbers")
+    settings["static_argnums"] = tuple(number - 1 for number in numbers if number > 0)
+    return lift(core_lift.checkpoint, target, settings, methods)  # type: ignore[no-any-return]
 
 
 remat = checkpoint
