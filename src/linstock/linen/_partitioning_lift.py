@@ -157,6 +157,37 @@ def vmap_with_axes(
     return mapped
 
 
+def core_remat_static(
+    fn: Callable[..., Any],
+    variables: CollectionFilter = True,
+    rngs: PRNGSequenceFilter = True,
+    concrete: bool = False,
+    prevent_cse: bool = True,
+    static_argnums: int | tuple[int, ...] = (),
+    policy: Callable[..., bool] | None = None,
+) -> Callable[..., Any]:
+    """`jax.checkpoint` for a function of a scope, whose other arguments count from 0.
+
+    Args:
+        fn: a function `(scope, *args)`.
+        variables: the collections that go in and come out.
+        rngs: the rng streams that go in.
+        concrete: must be False.
+        prevent_cse: as for `jax.checkpoint`.
+        static_argnums: which of `args` are not traced.
+        policy: as for `jax.checkpoint`.
+    """
+    return core_lift.checkpoint(
+        fn,
+        variables=variables,
+        rngs=rngs,
+        concrete=concrete,
+        prevent_cse=prevent_cse,
+        static_argnums=static_argnums,
+        policy=policy,
+    )
+
+
 def remat(
     target: T,
     variables: CollectionFilter = True,
@@ -187,4 +218,4 @@ def remat(
         "static_argnums": static_argnums,
         "policy": policy,
     }
-    return lift(core_lift.checkpoint, target, settings, methods)  # type: ignore[no-any-return]
+    return lift(core_remat_static, target, settings, methods)  # type: ignore[no-any-return]

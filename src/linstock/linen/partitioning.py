@@ -7,6 +7,7 @@ from linstock.linen._partitioning import PartitionedVariable as PartitionedVaria
 from linstock.linen._partitioning import get_axis_names as get_axis_names
 from linstock.linen._partitioning import param_with_axes as param_with_axes
 from linstock.linen._partitioning import variable_with_axes as variable_with_axes
+from linstock.linen._partitioning_lift import core_remat_static as core_remat_static
 from linstock.linen._partitioning_lift import remat as remat
 from linstock.linen._partitioning_lift import scan_with_axes as scan_with_axes
 from linstock.linen._partitioning_lift import vmap_with_axes as vmap_with_axes
