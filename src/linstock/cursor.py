@@ -162,7 +162,7 @@ class Cursor(Generic[A]):
         if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
             return dataclasses.replace(obj, **changes)  # type: ignore[return-value]
         if isinstance(obj, Mapping) and not isinstance(obj, dict):
-            return type(obj)({**obj, **changes})  # type: ignore[call-arg]
+            return type(obj)({**obj, **changes})  # type: ignore[return-value, call-arg]
         return self._assign(changes)
 
     def _current(self) -> Any:
@@ -178,7 +178,7 @@ class Cursor(Generic[A]):
                 setattr(changed, key, value)
             else:
                 changed[key] = value
-        return type(self._obj)(changed) if is_tuple else changed  # type: ignore[call-arg, no-any-return]
+        return type(self._obj)(changed) if is_tuple else changed  # type: ignore[call-arg]
 
     def apply_update(self, update_fn: Callable[[str, Any], Any]) -> Cursor[A]:
         """Records a change wherever a function returns another object than it was given.

@@ -73,7 +73,7 @@ def _is_default() -> bool:
     return io_mode is BackendMode.DEFAULT
 
 
-def GFile(name: Path, mode: str) -> Any:  # noqa: N802  # Flax's name, after TensorFlow's class
+def GFile(name: Path, mode: str) -> Any:  # Flax's name, after TensorFlow's class
     """Opens a file, as `open` does."""
     return open(name, mode) if _is_default() else _import_gfile().GFile(name, mode)
 

@@ -34,9 +34,7 @@ def natural_sort(file_list: Iterable[str], signed: bool = True) -> list[str]:
 
     def split(name: str) -> list[str | float]:
         # The pattern has one group, so that every other part is a number.
-        return [
-            float(part) if i % 2 else part for i, part in enumerate(pattern.split(name))
-        ]
+        return [float(part) if i % 2 else part for i, part in enumerate(pattern.split(name))]
 
     return sorted(file_list, key=split)
 

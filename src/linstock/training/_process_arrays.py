@@ -52,9 +52,7 @@ def take_out(state: Any) -> tuple[Any, dict[str, Any]]:
 def _specs(folder: str, paths: Any) -> list[Any]:
     from jax.experimental.array_serialization import serialization as array_serialization
 
-    return [
-        array_serialization.get_tensorstore_spec(os.path.join(folder, path)) for path in paths
-    ]
+    return [array_serialization.get_tensorstore_spec(os.path.join(folder, path)) for path in paths]
 
 
 def save(arrays: Mapping[str, Any], path: str, manager: Any) -> None:
@@ -118,5 +116,3 @@ def put_back(
     arrays = manager.deserialize(shardings, _specs(folder, known.values()))
     flat.update(zip(known, arrays, strict=True))
     return traverse_util.unflatten_dict(flat)[""]
-
-

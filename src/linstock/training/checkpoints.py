@@ -4,10 +4,10 @@ They are written with Orbax or, with `config.flax_use_orbax_checkpointing` off, 
 both are read, whoever wrote them.
 """
 
+from linstock.training._checkpoint_names import MP_ARRAY_POSTFIX as MP_ARRAY_POSTFIX
 from linstock.training._checkpoint_names import ORBAX_CKPT_FILENAME as ORBAX_CKPT_FILENAME
 from linstock.training._checkpoint_names import ORBAX_MANIFEST_OCDBT as ORBAX_MANIFEST_OCDBT
 from linstock.training._checkpoint_names import ORBAX_METADATA_FILENAME as ORBAX_METADATA_FILENAME
-from linstock.training._checkpoint_names import MP_ARRAY_POSTFIX as MP_ARRAY_POSTFIX
 from linstock.training._checkpoint_names import SCHEME_RE as SCHEME_RE
 from linstock.training._checkpoint_names import SIGNED_FLOAT_RE as SIGNED_FLOAT_RE
 from linstock.training._checkpoint_names import UNSIGNED_FLOAT_RE as UNSIGNED_FLOAT_RE

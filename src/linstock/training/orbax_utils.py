@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -59,7 +60,7 @@ def restore_args_from_target(target: Any, mesh: Mesh | None = None) -> Any:
 
 def _find_stored_dtype(leaf: Any) -> Any:
     """The dtype on disk; of keys it is that of the numbers that they are made of."""
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf).dtype if is_key else leaf.dtype
 
 
