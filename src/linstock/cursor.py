@@ -250,7 +250,7 @@ class Cursor(Generic[A]):
         return _format(self)
 
     def __str__(self) -> str:
-        return str(self._current())
+        return str(self._obj)
 
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(self._current(), ndigits)
