@@ -137,7 +137,10 @@ def test_classes_are_registered_once_and_subclasses_are_not_covered():
 
 
 ARRAYS = [
-    *(np.arange(6).astype(d).reshape(2, 3) for d in "? i1 u1 i2 i4 i8 u8 f2 f4 f8 c8 c16".split()),
+    *(
+        np.arange(6).astype(d).reshape(2, 3)
+        for d in ["?", "i1", "u1", "i4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
+    ),
     np.arange(6).reshape(2, 3).T,
     np.zeros((0, 3)),
     np.array(5),

@@ -23,7 +23,7 @@ class DynamicScaleResult(NamedTuple):
     aux: Any
     """The loss; with `has_aux`, the loss and the rest."""
     grad: Any
-    """The gradients of the loss, no longer scaled."""
+    """The gradients of the loss, no longer scaled, in float32."""
 
 
 class DynamicScale(struct.PyTreeNode):
@@ -80,7 +80,7 @@ class DynamicScale(struct.PyTreeNode):
         def of_loss(*args: Any) -> DynamicScaleResult:
             (loss, aux), grad = gradient(*args)
             loss = loss / self.scale
-            grad = jax.tree.map(lambda g: jnp.asarray(g) / self.scale, grad)
+            grad = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32) / self.scale, grad)
             if axis_name is not None:
                 grad = jax.lax.pmean(grad, axis_name)  # type: ignore[no-untyped-call]
             is_finite = jnp.array(True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -36,32 +35,28 @@ def save_args_from_target(target: Any) -> Any:
 def restore_args_from_target(target: Any, mesh: Mesh | None = None) -> Any:
     """The `restore_args` of Orbax for a tree like `target`.
 
-    Each array is restored with the dtype and the sharding of the one in `target`, a NumPy array as
-    such.
+    Each array is restored with the dtype and the sharding of the one in `target`, anything else as
+    what it is there; where `target` has no array of JAX, all becomes arrays of NumPy.
 
     Args:
         target: the tree; `jax.ShapeDtypeStruct` with a sharding may stand for an array.
         mesh: the devices to restore to, where they are others than those of `target`.
     """
     ocp = _import_orbax()
-
-    def read(leaf: Any) -> Any:
-        sharding = getattr(leaf, "sharding", None)
-        if sharding is None:
-            return ocp.RestoreArgs(restore_type=np.ndarray)
-        if mesh is not None and isinstance(sharding, NamedSharding):
-            sharding = NamedSharding(mesh, sharding.spec)
-        return ocp.ArrayRestoreArgs(
-            restore_type=jax.Array, sharding=sharding, dtype=_find_stored_dtype(leaf)
-        )
-
-    return jax.tree.map(read, target)
+    if not any(hasattr(leaf, "sharding") for leaf in jax.tree.leaves(target)):
+        return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    if mesh is not None:
+        target = jax.tree.map(lambda leaf: _move(leaf, mesh), target)
+    return ocp.checkpoint_utils.construct_restore_args(target, set_global_shape=False)
 
 
-def _find_stored_dtype(leaf: Any) -> Any:
-    """The dtype on disk; of keys it is that of the numbers that they are made of."""
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf).dtype if is_key else leaf.dtype
+def _move(leaf: Any, mesh: Mesh) -> Any:
+    """A stand-in for an array that is sharded over other devices in the same way."""
+    sharding = getattr(leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return leaf
+    moved = NamedSharding(mesh, sharding.spec)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=moved)  # type: ignore[no-untyped-call]
 
 
 def maybe_construct_transformations(target: Any, transforms: Any | None) -> Any:
