@@ -126,7 +126,7 @@ class Out(Generic[T]):
 
 
 Axis: TypeAlias = int | None
-InOutAxis: TypeAlias = Axis | In[Axis] | Out[Axis]
+InOutAxis: TypeAlias = int | In[int] | Out[int]
 ScanAxis: TypeAlias = int
 InOutScanAxis: TypeAlias = ScanAxis | In[ScanAxis] | Out[ScanAxis]
 
