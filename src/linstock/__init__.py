@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from linstock.bridge import to_linen as to_linen
+    from linstock.configurations import config as config
 
 __version__ = "0.1.0"
 
-_FROM_BRIDGE = frozenset({"to_linen"})
+_OBJECTS = {"to_linen": "bridge", "config": "configurations"}
 _SUBMODULES = frozenset(
     {
         "bridge",
@@ -37,14 +38,12 @@ _SUBMODULES = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM_BRIDGE:
-        from linstock import bridge
-
-        return getattr(bridge, name)
+    if name in _OBJECTS:
+        return getattr(importlib.import_module(f"linstock.{_OBJECTS[name]}"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"linstock.{name}")
     raise AttributeError(f"module `linstock` has no attribute `{name}`")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_BRIDGE, *_SUBMODULES})
+    return sorted({*globals(), *_OBJECTS, *_SUBMODULES})

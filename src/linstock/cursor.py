@@ -103,25 +103,29 @@ class Cursor(Generic[A]):
         """The name of an item of a named tuple, under which both ways of access meet."""
         return self._obj._fields[index]  # type: ignore[attr-defined, no-any-return]
 
+    def _child(self, key: Any, access: AccessType, read: Callable[[Any, Any], Any]) -> Cursor[A]:
+        changed = self._changes.get(key)
+        if changed is not None:
+            return changed
+        return Cursor(read(self._obj, key), ParentKey(self, key, access))
+
     def __getitem__(self, key: Any) -> Cursor[A]:
-        if key in self._changes:
-            return self._changes[key]
-        if not isinstance(self._obj, Indexable):
-            raise TypeError(f"Cannot index into {self._obj}")
         if is_named_tuple(self._obj):
             return getattr(self, self._field_of(key))  # type: ignore[no-any-return]
-        if isinstance(self._obj, Mapping) and key not in self._obj:
-            raise KeyError(f"Key {key} not found in {self._obj}")
-        return Cursor(self._obj[key], ParentKey(self, key, AccessType.ITEM))
+        if not isinstance(self._obj, Indexable):
+            raise TypeError(f"Cannot index into {self._obj}")
+        try:
+            return self._child(key, AccessType.ITEM, operator.getitem)
+        except KeyError:
+            raise KeyError(f"Key {key} not found in {self._obj}") from None
 
     def __getattr__(self, name: str) -> Cursor[A]:
         if name.startswith("__"):  # asked for by `copy`, JAX and others
             raise AttributeError(name)
-        if name in self._changes:
-            return self._changes[name]
-        if not hasattr(self._obj, name):
-            raise AttributeError(f"Attribute {name} not found in {self._obj}")
-        return Cursor(getattr(self._obj, name), ParentKey(self, name, AccessType.ATTR))
+        try:
+            return self._child(name, AccessType.ATTR, getattr)
+        except AttributeError:
+            raise AttributeError(f"Attribute {name} not found in {self._obj}") from None
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if is_named_tuple(self._obj):
@@ -162,7 +166,7 @@ class Cursor(Generic[A]):
         if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
             return dataclasses.replace(obj, **changes)  # type: ignore[return-value]
         if isinstance(obj, Mapping) and not isinstance(obj, dict):
-            return type(obj)({**obj, **changes})  # type: ignore[call-arg]
+            return type(obj)({**obj, **changes})  # type: ignore[return-value, call-arg]
         return self._assign(changes)
 
     def _current(self) -> Any:
@@ -178,7 +182,7 @@ class Cursor(Generic[A]):
                 setattr(changed, key, value)
             else:
                 changed[key] = value
-        return type(self._obj)(changed) if is_tuple else changed  # type: ignore[call-arg, no-any-return]
+        return type(self._obj)(changed) if is_tuple else changed  # type: ignore[call-arg]
 
     def apply_update(self, update_fn: Callable[[str, Any], Any]) -> Cursor[A]:
         """Records a change wherever a function returns another object than it was given.
@@ -246,7 +250,7 @@ class Cursor(Generic[A]):
         return _format(self)
 
     def __str__(self) -> str:
-        return str(self._current())
+        return str(self._obj)
 
     def __round__(self, ndigits: int | None = None) -> Any:
         return round(self._current(), ndigits)

@@ -49,8 +49,21 @@ def at_user_line() -> str:
 _at = at_user_line
 
 
+_PAGES = "https://flax.readthedocs.io/en/latest/api_reference/flax.errors.html#flax.errors"
+_WITHOUT_PAGE = frozenset({"AbstractModuleError", "LinstockError", "ReservedParameterNameError"})
+
+
 class LinstockError(Exception):
-    """Any error that linstock raises about how it is used."""
+    """Any error that linstock raises about how it is used.
+
+    An error that Flax has too ends with the address of its page in Flax's documentation.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        cls = type(self)
+        if cls.__module__ == __name__ and cls.__name__ not in _WITHOUT_PAGE:
+            message = f"{message} ({_PAGES}.{cls.__name__})"
+        super().__init__(message)
 
     def __reduce__(self) -> Any:
         # Constructors take what the message is made of, which is gone: it is the message that is
@@ -539,7 +552,7 @@ class CursorFindError(LinstockError, LookupError):
         else:
             message = (
                 f"More than one {conditions} The first two objects found have the following "
-                f"paths: {cursor._path} and {cursor2._path} "
+                f"paths: {cursor._path} and {cursor2._path}"
             )
         super().__init__(message)
 

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 def _split_first_axis(devices: Sequence[jax.Device] | None, axis_name: str) -> NamedSharding:
     mesh = Mesh(np.array(devices or jax.local_devices()), (axis_name,))
-    return NamedSharding(mesh, PartitionSpec(axis_name))
+    return NamedSharding(mesh, PartitionSpec(axis_name))  # type: ignore[no-untyped-call]
 
 
 def replicate(
@@ -63,7 +63,7 @@ def unreplicate(tree: Any) -> Any:
 
 def pmean(xs: Any, axis_name: Any) -> Any:
     """The mean of each array of a pytree over a named axis of `jax.pmap` or `jax.vmap`."""
-    return jax.tree.map(lambda x: jax.lax.pmean(x, axis_name), xs)
+    return jax.tree.map(lambda x: jax.lax.pmean(x, axis_name), xs)  # type: ignore[no-untyped-call]
 
 
 def prefetch_to_device(
@@ -195,7 +195,7 @@ def scan_in_dim(
         return jnp.transpose(x, _front_order(axes, x.ndim))
 
     def from_front(x: Any) -> Any:
-        return jnp.transpose(x, np.argsort(_front_order(axes, x.ndim)))
+        return jnp.transpose(x, np.argsort(_front_order(axes, x.ndim)).tolist())
 
     def body_keeping_axes(carry: Any, x: Any) -> tuple[Any, Any]:
         ones = (1,) * len(axes)
@@ -252,17 +252,19 @@ def partial_eval_by_shape(
         call, debug_info=debug_info("partial_eval_by_shape", fn, tuple(structs), {})
     )
     _, results, _ = partial_eval.trace_to_jaxpr_nounits(wrapped, unknown)
-    leaves = [
-        known if aval is None else jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-        for aval, known in results
-    ]
+    leaves = [known if aval is None else _describe(aval) for aval, known in results]
     return jax.tree.unflatten(structures[0], leaves)
 
 
 def _read_spec(spec: Any) -> jax.ShapeDtypeStruct:
     if hasattr(spec, "shape") and hasattr(spec, "dtype"):
-        return jax.ShapeDtypeStruct(spec.shape, spec.dtype)
+        return _describe(spec)
     parts = tuple(spec)
+    shape, dtype = parts, jnp.float32
     if len(parts) == 2 and isinstance(parts[0], Sequence):
-        return jax.ShapeDtypeStruct(tuple(parts[0]), parts[1])
-    return jax.ShapeDtypeStruct(parts, jnp.float32)
+        shape, dtype = tuple(parts[0]), parts[1]
+    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+
+
+def _describe(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
 """State dicts and bytes: what is in a tree, without the classes that it is made of.
 
-A *state dict* is a nested dict with string keys whose leaves are arrays and numbers. `to_state_dict`
-makes one of any tree whose classes are registered, `from_state_dict` puts one back into a tree of the
-same structure, and `to_bytes` and `from_bytes` do so through msgpack. The bytes are those of Flax.
+A *state dict* is a nested dict with string keys whose leaves are arrays and numbers.
+`to_state_dict` makes one of any tree whose classes are registered, `from_state_dict` puts one back
+into a tree of the same structure, and `to_bytes` and `from_bytes` do so through msgpack. The bytes
+are those of Flax.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 StateDict = dict[str, Any]
 
 MAX_CHUNK_SIZE = 2**30
-"""Arrays with more bytes are written in several pieces: one entry of msgpack holds 2**32 at most."""
+"""Arrays with more bytes are written in pieces: one entry of msgpack holds 2**32 at most."""
 
 _handlers: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {}
 
@@ -208,7 +209,7 @@ def _partial_state(partial: Any) -> StateDict:
 def _restore_partial(partial: Any, state: Mapping[str, Any]) -> Any:
     args = from_state_dict(partial.args, state["args"], "args")
     keywords = from_state_dict(partial.keywords, state["keywords"], "keywords")
-    return jax.tree_util.Partial(partial.func, *args, **keywords)
+    return jax.tree_util.Partial(partial.func, *args, **keywords)  # type: ignore[no-untyped-call]
 
 
 register_serialization_state(dict, _mapping_state, _restore_mapping)

@@ -288,7 +288,10 @@ class ModelParamTraversal(Traversal):
         def change(path: tuple[Any, ...], value: Any) -> Any:
             return fn(value) if self._accepts(_name(path), value) else value
 
-        changed = path_aware_map(change, _expect_params(inputs))
+        flat = flatten_dict(_expect_params(inputs), keep_empty_nodes=True)
+        changed = path_aware_map(
+            change, unflatten_dict({path: flat[path] for path in sorted(flat)})
+        )
         return freeze(changed) if isinstance(inputs, FrozenDict) else changed
 
 

@@ -1,11 +1,15 @@
 """Frozen dataclasses that are pytrees."""
 
 import dataclasses
+import pickle
+from typing import Generic, TypeVar
 
 import jax
 import pytest
 
-from linstock import struct
+from linstock import serialization, struct
+
+T = TypeVar("T")
 
 
 @struct.dataclass
@@ -66,3 +70,44 @@ def test_a_decorator_with_settings():
 def test_the_base_class_has_no_fields():
     with pytest.raises(TypeError, match="subclass `PyTreeNode`"):
         struct.PyTreeNode()
+
+
+def test_fields_that_are_static_or_made_by_the_class_are_not_in_the_state_dict():
+    @struct.dataclass
+    class Mixed:
+        x: int
+        label: str = struct.field(pytree_node=False, default="p")
+        made: int = struct.field(init=False, default=3)
+
+    assert serialization.to_state_dict(Mixed(1)) == {"x": 1}
+    assert serialization.from_state_dict(Mixed(1, "q"), {"x": 2}) == Mixed(2, "q")
+    assert jax.tree.leaves(Mixed(1)) == [1]
+
+
+def test_generic_bases_keep_their_parameters():
+    class First(struct.PyTreeNode, Generic[T]):
+        x: int = 0
+
+    class Last(Generic[T], struct.PyTreeNode):
+        x: int = 0
+
+    class Sub(First[int]):
+        y: int = 1
+
+    assert First.__parameters__ == Last.__parameters__ == (T,)
+    assert jax.tree.leaves(Sub(1, 2)) == [1, 2]
+
+
+def test_slots_and_a_second_decorator():
+    @struct.dataclass(frozen=False, slots=True)
+    class Slots:
+        x: int
+
+    with pytest.raises(AttributeError):
+        Slots(1).y = 2
+    assert struct.dataclass(Slots) is Slots
+    assert Slots._flax_dataclass
+
+
+def test_it_can_be_pickled():
+    assert pickle.loads(pickle.dumps(Sub(1))) == Sub(1)

@@ -146,8 +146,12 @@ def freeze(xs: Mapping[Any, Any]) -> FrozenDict[Any, Any]:
 
 
 def unfreeze(x: Any) -> Any:
-    """A mutable deep copy of a FrozenDict or of a dict that holds some; anything else as it is."""
-    return _plain_copy(x)
+    """A mutable deep copy of a FrozenDict or of a dict that holds some.
+
+    Another mapping becomes a dict, and what is no mapping is returned as it is.
+    """
+    is_other = isinstance(x, Mapping) and not isinstance(x, dict | FrozenDict)
+    return _plain_copy(dict(x) if is_other else x)
 
 
 def copy(x: Mapping[Any, Any], add_or_replace: Mapping[Any, Any] = _NOTHING) -> Mapping[Any, Any]:

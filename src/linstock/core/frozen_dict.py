@@ -1,4 +1,4 @@
-"""FrozenDict and the functions for nested dicts, under the name that `flax.core.frozen_dict` has."""
+"""FrozenDict and functions for nested dicts, under the name that `flax.core.frozen_dict` has."""
 
 from linstock.core._frozen_dict import FrozenDict as FrozenDict
 from linstock.core._frozen_dict import FrozenKeysView as FrozenKeysView

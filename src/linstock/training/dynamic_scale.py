@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linstock import struct
 from linstock.typing import Array
@@ -22,7 +23,7 @@ class DynamicScaleResult(NamedTuple):
     aux: Any
     """The loss; with `has_aux`, the loss and the rest."""
     grad: Any
-    """The gradients of the loss, no longer scaled."""
+    """The gradients of the loss, no longer scaled, in float32."""
 
 
 class DynamicScale(struct.PyTreeNode):
@@ -49,9 +50,7 @@ class DynamicScale(struct.PyTreeNode):
     growth_interval: int = struct.field(pytree_node=False, default=2000)
     fin_steps: int = 0
     scale: float = 65536.0
-    minimum_scale: float | None = struct.field(
-        pytree_node=False, default=jnp.finfo(jnp.float32).tiny
-    )
+    minimum_scale: float | None = struct.field(pytree_node=False, default=np.finfo(np.float32).tiny)
 
     def value_and_grad(
         self,
@@ -81,9 +80,9 @@ class DynamicScale(struct.PyTreeNode):
         def of_loss(*args: Any) -> DynamicScaleResult:
             (loss, aux), grad = gradient(*args)
             loss = loss / self.scale
-            grad = jax.tree.map(lambda g: jnp.asarray(g) / self.scale, grad)
+            grad = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32) / self.scale, grad)
             if axis_name is not None:
-                grad = jax.lax.pmean(grad, axis_name)
+                grad = jax.lax.pmean(grad, axis_name)  # type: ignore[no-untyped-call]
             is_finite = jnp.array(True)
             for leaf in jax.tree.leaves(grad):
                 is_finite &= jnp.all(jax.lax.is_finite(leaf))
@@ -95,11 +94,11 @@ class DynamicScale(struct.PyTreeNode):
     def _after(self, is_finite: Array) -> DynamicScale:
         """The scale after a step."""
         grows = self.fin_steps == self.growth_interval
-        largest = jnp.finfo(jnp.float32).max
+        largest = np.finfo(np.float32).max
         grown = jnp.where(
             grows & is_finite, jnp.minimum(self.scale * self.growth_factor, largest), self.scale
         )
-        shrunk = self.scale * self.backoff_factor
+        shrunk: Array = self.scale * self.backoff_factor
         if self.minimum_scale is not None:
             shrunk = jnp.maximum(shrunk, self.minimum_scale)
         return self.replace(

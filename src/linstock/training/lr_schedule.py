@@ -1,7 +1,7 @@
 """Learning rates by step: constant, falling as a cosine, or in steps, each with a warm-up.
 
-`optax` has more of them; these give the numbers of `flax.training.lr_schedule`. The warm-up is that of
-https://arxiv.org/abs/1706.02677.
+`optax` has more of them; these give the numbers of `flax.training.lr_schedule`. The warm-up is that
+of https://arxiv.org/abs/1706.02677.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Where measured values are written to."""
