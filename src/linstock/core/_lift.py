@@ -251,7 +251,7 @@ def split_keys(groups: Sequence[RngGroup], splits: Sequence[bool], count: int) -
 
     def split_key(key: Any) -> Any:
         # The clone tells `jax.debug_key_reuse` that the key may be split again elsewhere.
-        return jax.random.split(jax.random.clone(key), count)
+        return jax.random.split(jax.random.clone(key), count)  # type: ignore[no-untyped-call]
 
     return [
         jax.tree.map(split_key, group) if split else group
