@@ -6,6 +6,7 @@ import pytest
 
 from linstock import debug
 from linstock import linen as nn
+from linstock.debug._nonfinite_calls import NumberRecorder, Watched
 
 KEY = jax.random.key(0)
 X = jnp.ones((2, 3))
@@ -298,3 +299,45 @@ def test_a_module_needs_variables():
 def test_batch_statistics_may_change():
     model = nn.BatchNorm(use_running_average=False)
     assert not debug.find_nonfinite(model, model.init(KEY, X), X)
+
+
+def test_a_call_that_cannot_report_is_not_ruled_out(monkeypatch):
+    send = NumberRecorder._send
+
+    def send_but_for_bad(recorder, receive, values):
+        watched = receive.args[0]
+        if not (isinstance(watched, Watched) and watched.call.class_name == "Bad"):
+            send(recorder, receive, values)
+
+    monkeypatch.setattr(NumberRecorder, "_send", send_but_for_bad)
+    model = Plain()
+    first = debug.find_nonfinite(model, model.init(KEY, X), X, jit=True).first
+    assert first.path == ()
+    assert "or in `/bad` inside it, which did not run or runs where it cannot report" in str(first)
+
+
+def test_a_gradient_of_a_parameter_that_no_call_uses_is_told():
+    class Reading(nn.Module):
+        def setup(self):
+            self.embed = nn.Embed(3, 3)
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x) @ jnp.sqrt(self.embed.embedding * 0)
+
+    model = Reading()
+    found = debug.find_nonfinite(model, model.init(KEY, X), X, grad=True)
+    assert found.first.path == ()
+    assert "in the gradient of `embed/embedding`; which call made it is not known" in str(found)
+
+
+def test_gradients_in_a_block_are_watched_from_module_to_module():
+    def loss(variables, model):
+        return jnp.sum(model.apply(variables, X))
+
+    for model, is_found in [(FlatRoot(), True), (nn.Dense(3), False)]:
+        variables = model.init(KEY, X)
+        with debug.find_nonfinite(grad=True) as found:
+            jax.grad(loss)(variables, model)
+        assert bool(found) == is_found
+    assert "Those of parameters are known where `jax.grad` returns them" in str(found)

@@ -32,7 +32,8 @@ class NonfiniteSearch:
     def __init__(self, grad: bool, infinities: bool) -> None:
         self._recorder = NumberRecorder(NAN | INFINITY if infinities else NAN, grad)
         self._stack = contextlib.ExitStack()
-        self._gradients: dict[Path, dict[str, int]] = {}
+        # Of parameters, by module; only the caller of `jax.grad` has them.
+        self._gradients: dict[Path, dict[str, int]] | None = None
 
     def __enter__(self) -> NonfiniteSearch:
         self._stack.enter_context(self._watching(fresh_traces()))
@@ -52,7 +53,7 @@ class NonfiniteSearch:
         """All places, those whose calls come first in the program first."""
         jax.effects_barrier()  # type: ignore[no-untyped-call]
         found = find_forward(self._recorder)
-        return tuple(found or find_backward(self._recorder, self._gradients))
+        return tuple(found or find_backward(self._recorder, self._gradients or {}))
 
     @property
     def first(self) -> Finding | None:
@@ -64,7 +65,14 @@ class NonfiniteSearch:
 
     def __str__(self) -> str:
         findings = self.findings
-        return "\n".join([str(f) for f in findings] + remarks(self._recorder, findings))
+        notes = remarks(self._recorder, findings)
+        if self._recorder.has_backward and self._gradients is None and not findings:
+            notes.append(
+                "Gradients were watched where they pass from module to module. Those of parameters "
+                "are known where `jax.grad` returns them, or from `find_nonfinite(model, "
+                "variables, x, grad=True)`."
+            )
+        return "\n".join([*map(str, findings), *notes])
 
     def __repr__(self) -> str:
         return str(self)

@@ -84,7 +84,7 @@ def _explain_call(watched: Watched, recorder: NumberRecorder) -> Finding:
     if inside:
         text += f", in its own code, {_place_in_code(inside, given)}"
     if hidden := _hidden(watched, recorder):
-        text += f", or in the calls of {hidden} inside it, which could not be watched"
+        text += f", or in {hidden} inside it, which did not run or runs where it cannot report"
     if inside and recorder.variables:
         text += f"; of the variables passed in, {_listing(recorder.variables)} are not finite"
     return _finding(watched.call, "call", kind, names, text + ".")
@@ -167,7 +167,7 @@ def _explain_loss(recorder: NumberRecorder, gradients: dict[Path, dict[str, int]
     """Nonfinite gradients that no call made: they lie between calls, or come from the loss."""
     received = [w for w in recorder.watched if any(incoming for incoming, _ in w.backward_runs)]
     if not received:
-        return []
+        return [_explain_parameters(recorder, path, bad) for path, bad in gradients.items()]
     last = received[-1].call
     while (caller := last.caller) is not None and any(w.call is caller for w in received):
         last = caller
@@ -178,6 +178,16 @@ def _explain_loss(recorder: NumberRecorder, gradients: dict[Path, dict[str, int]
     line = f" at {last.line}" if last.line else ""
     text = f"made {kind} in its gradient, in its own code after it called {last.path_text}{line}."
     return [_finding(last.caller, "gradient", kind, (), text)]
+
+
+def _explain_parameters(recorder: NumberRecorder, path: Path, bad: dict[str, int]) -> Finding:
+    """Gradients of parameters that are not finite, of which no call is known to be the maker."""
+    calls = [w.call for w in recorder.watched if w.call.path == path[: len(w.call.path)]]
+    call = max(calls, key=lambda call: len(call.path))
+    kind = _kind(list(bad.values()))
+    names = tuple("/".join([*path[len(call.path) :], name]) for name in bad)
+    text = f"has {kind} in the gradient of {_listing(names)}; which call made it is not known."
+    return _finding(call, "gradient", kind, names, text)
 
 
 def _finding(
