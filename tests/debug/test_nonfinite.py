@@ -12,6 +12,10 @@ KEY = jax.random.key(0)
 X = jnp.ones((2, 3))
 
 
+def init(model):
+    return jax.jit(model.init)(KEY, X)
+
+
 class Bad(nn.Module):
     """Makes NaN, or whatever `fn` makes, where `number` is 2."""
 
@@ -99,20 +103,27 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_innermost_call_that_made_them_is_blamed(name, jit):
+def test_the_innermost_call_that_made_them_is_blamed(name):
     model, path = MODELS[name]
-    found = debug.find_nonfinite(model, model.init(KEY, X), X, jit=jit)
+    found = debug.find_nonfinite(model, init(model), X, jit=True)
     assert [finding.path for finding in found.findings] == [path]
     assert found.first.origin == "call"
     assert found
 
 
+@pytest.mark.parametrize("name", ["plain", "scan of remat", "vmap", "while_loop"])
+def test_operation_by_operation_it_is_the_same_call(name):
+    model, path = MODELS[name]
+    found = debug.find_nonfinite(model, init(model), X)
+    assert found.first.path == path
+    assert not any("is not known" in line for line in str(found).splitlines())
+
+
 @pytest.mark.parametrize("name", ["plain", "scan of remat", "vmap", "cond"])
 def test_a_jitted_step_with_gradients_is_seen_though_it_was_compiled_before(name):
     model, path = MODELS[name]
-    variables = model.init(KEY, X)
+    variables = init(model)
 
     @jax.jit
     def step(variables, x):
@@ -126,7 +137,7 @@ def test_a_jitted_step_with_gradients_is_seen_though_it_was_compiled_before(name
 
 def test_the_compiled_step_is_used_again_afterwards():
     model, n_traces = Plain(), []
-    variables = model.init(KEY, X)
+    variables = init(model)
 
     @jax.jit
     def step(variables, x):
@@ -143,7 +154,7 @@ def test_the_compiled_step_is_used_again_afterwards():
 
 def test_finite_numbers_are_no_finding():
     model = nn.Dense(3)
-    found = debug.find_nonfinite(model, model.init(KEY, X), X, grad=True)
+    found = debug.find_nonfinite(model, init(model), X, grad=True)
     assert not found
     assert found.first is None
     assert str(found) == "All numbers in 1 module calls were finite."
@@ -151,7 +162,7 @@ def test_finite_numbers_are_no_finding():
 
 def test_own_code_is_told_from_the_calls_inside():
     model = Between()
-    found = debug.find_nonfinite(model, model.init(KEY, X), X)
+    found = debug.find_nonfinite(model, init(model), X)
     assert "in its own code, before it called /second at " in found.first.explanation
     assert found.first.explanation.endswith("with `inputs`.")
     assert found.first.kind == "infinity"
@@ -160,12 +171,12 @@ def test_own_code_is_told_from_the_calls_inside():
 def test_the_users_line_is_given():
     model = Plain()
     line = Plain.__call__.__wrapped__.__code__.co_firstlineno + 3
-    assert debug.find_nonfinite(model, model.init(KEY, X), X).first.line == f"{__file__}:{line}"
+    assert debug.find_nonfinite(model, init(model), X).first.line == f"{__file__}:{line}"
 
 
 def test_an_input_from_outside_is_named():
     model = nn.Dense(3)
-    found = debug.find_nonfinite(model, model.init(KEY, X), X.at[0, 0].set(jnp.nan))
+    found = debug.find_nonfinite(model, init(model), X.at[0, 0].set(jnp.nan))
     assert found.first.origin == "input"
     assert found.first.names == ("inputs",)
     assert found.first.explanation == "was given NaN in `inputs`; it came from outside the model."
@@ -173,7 +184,7 @@ def test_an_input_from_outside_is_named():
 
 def test_a_parameter_is_named():
     model = scanned(Step)
-    variables = model.init(KEY, X)
+    variables = init(model)
     variables["params"]["steps"]["Dense_1"]["kernel"] *= jnp.nan
     (finding,) = debug.find_nonfinite(model, variables, X, jit=True).findings
     assert (finding.path, finding.origin) == (("steps", "Dense_1"), "parameter")
@@ -190,7 +201,7 @@ def test_variables_of_a_module_that_is_not_called_are_mentioned():
             return self.dense(x) @ self.embed.embedding
 
     model = Reading()
-    variables = model.init(KEY, X)
+    variables = init(model)
     variables["params"]["embed"]["embedding"] *= jnp.nan
     first = debug.find_nonfinite(model, variables, X).first
     assert "of the variables passed in, `params/embed/embedding` are not finite" in str(first)
@@ -207,7 +218,7 @@ def test_infinities_may_be_meant():
             return x.at[:, 0].set(-jnp.inf)
 
     model = Masked()
-    variables = model.init(KEY, X)
+    variables = init(model)
     found = debug.find_nonfinite(model, variables, X)
     assert found.first.kind == "infinity"
     assert "The result of the outermost call is finite all the same." in str(found)
@@ -233,7 +244,7 @@ class FlatRoot(nn.Module):
 @pytest.mark.parametrize(("inside", "path"), [(True, ("root",)), (False, ())])
 def test_the_gradient_that_made_them_is_blamed(inside, path, jit):
     model = FlatRoot(inside)
-    variables = model.init(KEY, X)
+    variables = init(model)
     assert not debug.find_nonfinite(model, variables, X)
     found = debug.find_nonfinite(model, variables, X, grad=True, jit=jit)
     assert (found.first.path, found.first.origin) == (path, "gradient")
@@ -241,9 +252,7 @@ def test_the_gradient_that_made_them_is_blamed(inside, path, jit):
 
 def test_a_loss_can_be_to_blame():
     model = nn.Dense(3)
-    found = debug.find_nonfinite(
-        model, model.init(KEY, X), X, grad=lambda out: jnp.sqrt(jnp.sum(out * 0))
-    )
+    found = debug.find_nonfinite(model, init(model), X, grad=lambda out: jnp.sqrt(jnp.sum(out * 0)))
     assert "was given a gradient with NaN: the loss made it" in found.first.explanation
 
 
@@ -255,7 +264,7 @@ def test_gradients_inside_a_scan_are_followed():
             return jnp.where(number == 1, Root(name="root")(x * 0), x), None
 
     model = scanned(Inner)
-    found = debug.find_nonfinite(model, model.init(KEY, X), X, grad=True, jit=True)
+    found = debug.find_nonfinite(model, init(model), X, grad=True, jit=True)
     assert found.first.path == ("steps", "root")
 
 
@@ -267,7 +276,7 @@ def test_a_compiled_loop_does_not_tell_what_came_first_and_says_so():
             return jnp.nan_to_num(Bad(name="early")(jnp.nan_to_num(x), number)), None
 
     model = scanned(Twice)
-    variables = model.init(KEY, X)
+    variables = init(model)
     remark = "which of these places came first in time is not known"
     found = debug.find_nonfinite(model, variables, X, jit=True)
     assert [f.path[-1] for f in found.findings] == ["late", "early"]
@@ -279,7 +288,7 @@ def test_a_compiled_loop_does_not_tell_what_came_first_and_says_so():
 
 def test_a_block_that_only_traces_says_so():
     model = nn.Dense(3)
-    variables = model.init(KEY, X)
+    variables = init(model)
     with debug.find_nonfinite() as found:
         jax.eval_shape(model.apply, variables, X)
     assert str(found) == "1 module calls were traced, and none of them ran."
@@ -298,7 +307,7 @@ def test_a_module_needs_variables():
 
 def test_batch_statistics_may_change():
     model = nn.BatchNorm(use_running_average=False)
-    assert not debug.find_nonfinite(model, model.init(KEY, X), X)
+    assert not debug.find_nonfinite(model, init(model), X)
 
 
 def test_a_call_that_cannot_report_is_not_ruled_out(monkeypatch):
@@ -311,7 +320,7 @@ def test_a_call_that_cannot_report_is_not_ruled_out(monkeypatch):
 
     monkeypatch.setattr(NumberRecorder, "_send", send_but_for_bad)
     model = Plain()
-    first = debug.find_nonfinite(model, model.init(KEY, X), X, jit=True).first
+    first = debug.find_nonfinite(model, init(model), X, jit=True).first
     assert first.path == ()
     assert "or in `/bad` inside it, which did not run or runs where it cannot report" in str(first)
 
@@ -326,7 +335,7 @@ def test_a_gradient_of_a_parameter_that_no_call_uses_is_told():
             return nn.Dense(3)(x) @ jnp.sqrt(self.embed.embedding * 0)
 
     model = Reading()
-    found = debug.find_nonfinite(model, model.init(KEY, X), X, grad=True)
+    found = debug.find_nonfinite(model, init(model), X, grad=True)
     assert found.first.path == ()
     assert "in the gradient of `embed/embedding`; which call made it is not known" in str(found)
 
@@ -336,8 +345,8 @@ def test_gradients_in_a_block_are_watched_from_module_to_module():
         return jnp.sum(model.apply(variables, X))
 
     for model, is_found in [(FlatRoot(), True), (nn.Dense(3), False)]:
-        variables = model.init(KEY, X)
+        variables = init(model)
         with debug.find_nonfinite(grad=True) as found:
-            jax.grad(loss)(variables, model)
+            jax.jit(jax.grad(loss), static_argnums=1)(variables, model)
         assert bool(found) == is_found
     assert "Those of parameters are known where `jax.grad` returns them" in str(found)
