@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block `text` that follows one of Python directly is what that prints.
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 # An excerpt begins with the name of a file that the page has written, and is one class of it.
 EXCERPT = re.compile(r"# (\S+/\S+\.py)\n(class (\w+).*)", re.DOTALL)
@@ -22,12 +23,21 @@ class Block:
     line: int
     language: str
     text: str
+    output: str | None
+    span: tuple[int, int]
 
 
 def read_blocks(page, language):
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, match.start()) + 2, language, match[2])
+        Block(
+            page,
+            text.count("\n", 0, match.start()) + 2,
+            language,
+            match[2],
+            match[3],
+            match.span(3),
+        )
         for match in BLOCK.finditer(text)
         if match[1] == language
     ]
@@ -44,12 +54,16 @@ def read_class(path, name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
-def test_every_python_block_runs(page, tmp_path, monkeypatch, request):
+def test_every_python_block_runs_and_prints_what_is_shown(
+    page, tmp_path, monkeypatch, request, capsys
+):
     # The option belongs to the golden files of the bridge; `make golden` gives it here as well.
     is_recorded = request.config.getoption("--record", default=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
     namespace = {"__name__": page.stem}
+    printed = []
     for block in read_blocks(page, "python"):
         if excerpt := EXCERPT.fullmatch(block.text):
             written = read_class(excerpt[1], excerpt[3])
@@ -60,8 +74,23 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch, request):
                 assert written == excerpt[2], "`make golden` records the excerpt anew"
         else:
             # Empty lines before it make the line numbers of a failure those of the page.
-            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            code = compile("\n" * (block.line - 1) + block.text, name_page(page), "exec")
+            capsys.readouterr()
             exec(code, namespace)
+            output = capsys.readouterr().out
+            if is_recorded and block.output is not None:
+                printed.append((block.span, output))
+            else:
+                assert block.output in (None, output), "`make golden` records the output anew"
+    record_outputs(page, printed)
+
+
+def record_outputs(page, printed):
+    text = page.read_text(encoding="utf-8")
+    for (start, end), output in reversed(printed):
+        text = text[:start] + output + text[end:]
+    if printed:
+        page.write_text(text, encoding="utf-8")
 
 
 COMMANDS = [

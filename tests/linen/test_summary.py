@@ -155,6 +155,70 @@ def test_the_text_is_flaxs(build, args, settings):
     assert build(linen).tabulate(KEY, *args, **settings) == expected
 
 
+class Lifted:
+    """Models with lifted transformations, which one table row a module sees through."""
+
+    @staticmethod
+    def lstm(nn, module, x):
+        carry = nn.LSTMCell(3).initialize_carry(KEY, x[:, 0].shape)
+        settings = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+        scanned = nn.scan(nn.LSTMCell, in_axes=1, out_axes=1, **settings)
+        return scanned(3, name="scanned")(carry, x)
+
+    @staticmethod
+    def stacked(nn, module, x):
+        class Step(nn.Module):
+            @nn.compact
+            def __call__(self, x, _):
+                return nn.Dense(3)(x), None
+
+        settings = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        return nn.scan(nn.remat(Step), length=3, **settings)()(x, None)
+
+    @staticmethod
+    def mapped(nn, module, x):
+        settings = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        return nn.jit(nn.vmap(nn.Dense, **settings))(4)(x)
+
+    @staticmethod
+    def function(nn, module, x):
+        def body(module, carry, _):
+            return nn.Dense(3, name="dense")(carry), carry
+
+        settings = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+        return nn.scan(body, length=2, **settings)(module, x, None)
+
+
+LIFTED = {
+    "lstm": (Lifted.lstm, jnp.ones((2, 4, 3))),
+    "stacked": (Lifted.stacked, X),
+    "mapped": (Lifted.mapped, X),
+    "function": (Lifted.function, X),
+}
+
+
+@pytest.mark.parametrize("name", LIFTED)
+def test_lifted_transformations_are_seen_through_as_in_flax(name):
+    function, x = LIFTED[name]
+
+    def show(nn):
+        return function_module(nn, function).tabulate(KEY, x, **PLAIN, **COSTS)
+
+    assert show(linen) == show(flax_linen)
+
+
+def test_no_tracer_leaks_out_of_a_lifted_transformation():
+    with jax.check_tracer_leaks(True):
+        function_module(linen, Lifted.function).tabulate(KEY, X, **PLAIN, compute_flops=True)
+
+
+@pytest.mark.parametrize("name", LIFTED)
+def test_lifted_transformations_can_be_shown_repeated(name):
+    function, x = LIFTED[name]  # for which Flax raises an AttributeError
+    text = function_module(linen, function).tabulate(KEY, x, show_repeated=True, **PLAIN)
+    assert "Total Parameters: " in text
+
+
 ARGUMENTS = [
     ((), {}),
     ((None,), {}),

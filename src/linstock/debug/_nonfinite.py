@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -32,15 +32,20 @@ class NonfiniteSearch:
     def __init__(self, grad: bool, infinities: bool) -> None:
         self._recorder = NumberRecorder(NAN | INFINITY if infinities else NAN, grad)
         self._stack = contextlib.ExitStack()
-        self._gradients: dict[Path, dict[str, int]] = {}
+        # Of parameters, by module; only the caller of `jax.grad` has them.
+        self._gradients: dict[Path, dict[str, int]] | None = None
 
     def __enter__(self) -> NonfiniteSearch:
-        self._stack.enter_context(self._recorder.recording())
-        self._stack.enter_context(fresh_traces())
+        self._stack.enter_context(self._watching(fresh_traces()))
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         self._stack.close()
+
+    @contextlib.contextmanager
+    def _watching(self, mode: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+        with self._recorder.recording(), mode:
+            yield
         jax.effects_barrier()  # type: ignore[no-untyped-call]
 
     @property
@@ -48,7 +53,7 @@ class NonfiniteSearch:
         """All places, those whose calls come first in the program first."""
         jax.effects_barrier()  # type: ignore[no-untyped-call]
         found = find_forward(self._recorder)
-        return tuple(found or find_backward(self._recorder, self._gradients))
+        return tuple(found or find_backward(self._recorder, self._gradients or {}))
 
     @property
     def first(self) -> Finding | None:
@@ -60,7 +65,14 @@ class NonfiniteSearch:
 
     def __str__(self) -> str:
         findings = self.findings
-        return "\n".join([str(f) for f in findings] + remarks(self._recorder, findings))
+        notes = remarks(self._recorder, findings)
+        if self._recorder.has_backward and self._gradients is None and not findings:
+            notes.append(
+                "Gradients were watched where they pass from module to module. Those of parameters "
+                "are known where `jax.grad` returns them, or from `find_nonfinite(model, "
+                "variables, x, grad=True)`."
+            )
+        return "\n".join([*map(str, findings), *notes])
 
     def __repr__(self) -> str:
         return str(self)
@@ -113,8 +125,9 @@ def find_nonfinite(
             outputs, or of the loss that this function of the outputs gives. In a `with` block
             `True` watches the gradients that are computed in it. Forward-mode derivatives (`jvp`,
             `jacfwd`) are an error of JAX then.
-        jit: whether to run the call as one compiled program, which may overflow where single
-            operations do not, and the other way round.
+        jit: whether to run the call as one compiled program. Without it the call runs operation by
+            operation, as under `jax.disable_jit()`, loops too; what is compiled may overflow where
+            single operations do not, and the other way round.
         infinities: whether infinities count; pass false where they are meant, as in masks.
         **kwargs: more inputs.
 
@@ -141,7 +154,7 @@ def find_nonfinite(
     call: Callable[..., Any] = run
     if grad:
         call = _gradient_of(run, grad if callable(grad) else _sum_of)
-    with search:
+    with search._watching(fresh_traces() if jit else jax.disable_jit()):
         result = (jax.jit(call) if jit else call)(variables, rngs, split.arrays)
     if grad:
         search._gradients = _gradient_codes(result, search._recorder.seen)

@@ -92,7 +92,11 @@ class NumberRecorder(Recorder):
         self._send(functools.partial(self._receive_variables, names), values)
 
     def _send(self, receive: Callable[[Any], None], values: list[Any]) -> None:
-        jax.debug.callback(receive, _codes(values))
+        codes = _codes(values)
+        if isinstance(codes, jax.core.Tracer):
+            jax.debug.callback(receive, codes)
+        else:
+            receive(np.asarray(codes))
 
     # These run on the host, at any time until `jax.effects_barrier`.
 

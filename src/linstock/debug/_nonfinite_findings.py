@@ -75,30 +75,36 @@ def _explain_call(watched: Watched, recorder: NumberRecorder) -> Finding:
         holds = " and ".join(f"`{name}`" for name in bad_parameters)
         text = f"holds {kind} in {holds}; its inputs were finite."
         return _finding(watched.call, "parameter", kind, bad_parameters, text)
-    kind = _kind([code for run in runs for code in run[2]])
     names = _names(watched.outputs, [run[2] for run in runs])
-    text = f"made {kind} from finite inputs and parameters"
     inside = [w for w in recorder.watched if w.call.caller is watched.call]
+    given = _first_given(inside)
+    first_runs = [run[0] for run in given.runs] if given else [run[2] for run in runs]
+    kind = _kind([code for codes in first_runs for code in codes])
+    text = f"made {kind} from finite inputs and parameters"
     if inside:
-        text += f", {_between_calls(inside)}"
+        text += f", in its own code, {_place_in_code(inside, given)}"
     if hidden := _hidden(watched, recorder):
-        text += f", or in the calls of {hidden} inside it, which could not be watched"
+        text += f", or in {hidden} inside it, which did not run or runs where it cannot report"
     if inside and recorder.variables:
         text += f"; of the variables passed in, {_listing(recorder.variables)} are not finite"
     return _finding(watched.call, "call", kind, names, text + ".")
 
 
-def _between_calls(inside: list[Watched]) -> str:
-    """Where in its own code a call with calls inside it went wrong."""
+def _first_given(inside: list[Watched]) -> Watched | None:
+    """The first call that was given nonfinite numbers, where the order is known: not in a loop."""
     if any(len(watched.runs) > 1 for watched in inside):
-        return "in its own code, between the calls inside it"
-    for watched in inside:
-        names = _names(watched.inputs, [run[0] for run in watched.runs])
-        if names:
-            line = f" at {watched.call.line}" if watched.call.line else ""
-            given = _listing(names)
-            return f"in its own code, before it called {watched.call.path_text}{line} with {given}"
-    return "in its own code, after the calls inside it"
+        return None
+    return next((w for w in inside if any(any(run[0]) for run in w.runs)), None)
+
+
+def _place_in_code(inside: list[Watched], given: Watched | None) -> str:
+    if given is not None:
+        line = f" at {given.call.line}" if given.call.line else ""
+        names = _listing(_names(given.inputs, [run[0] for run in given.runs]))
+        return f"before it called {given.call.path_text}{line} with {names}"
+    if any(any(run[0]) for watched in inside for run in watched.runs):
+        return "between the calls inside it"
+    return "after the calls inside it"
 
 
 def _hidden(watched: Watched, recorder: NumberRecorder) -> str:
@@ -161,7 +167,7 @@ def _explain_loss(recorder: NumberRecorder, gradients: dict[Path, dict[str, int]
     """Nonfinite gradients that no call made: they lie between calls, or come from the loss."""
     received = [w for w in recorder.watched if any(incoming for incoming, _ in w.backward_runs)]
     if not received:
-        return []
+        return [_explain_parameters(recorder, path, bad) for path, bad in gradients.items()]
     last = received[-1].call
     while (caller := last.caller) is not None and any(w.call is caller for w in received):
         last = caller
@@ -172,6 +178,16 @@ def _explain_loss(recorder: NumberRecorder, gradients: dict[Path, dict[str, int]
     line = f" at {last.line}" if last.line else ""
     text = f"made {kind} in its gradient, in its own code after it called {last.path_text}{line}."
     return [_finding(last.caller, "gradient", kind, (), text)]
+
+
+def _explain_parameters(recorder: NumberRecorder, path: Path, bad: dict[str, int]) -> Finding:
+    """Gradients of parameters that are not finite, of which no call is known to be the maker."""
+    calls = [w.call for w in recorder.watched if w.call.path == path[: len(w.call.path)]]
+    call = max(calls, key=lambda call: len(call.path))
+    kind = _kind(list(bad.values()))
+    names = tuple("/".join([*path[len(call.path) :], name]) for name in bad)
+    text = f"has {kind} in the gradient of {_listing(names)}; which call made it is not known."
+    return _finding(call, "gradient", kind, names, text)
 
 
 def _finding(
