@@ -179,7 +179,7 @@ def visit(fn: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         pairs = {key: visit(fn, item) for key, item in value.items()}
         return FrozenDict(pairs) if isinstance(value, FrozenDict) else pairs
-    if hasattr(type(value), "_is_struct"):
+    if hasattr(type(value), "_flax_dataclass"):
         old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         new = {name: visit(fn, item) for name, item in old.items()}
         changed = {name: item for name, item in new.items() if item is not old[name]}

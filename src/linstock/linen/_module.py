@@ -617,8 +617,11 @@ class CompactNameScope(Module):
 
 
 def _add_name_scopes(module: Module) -> None:
+    # As in Flax, the levels of a module that is built in a compact method lie beside the module.
+    builder = CONTEXT.module_stack[-1]
+    owner = builder if builder is not None and builder._state.in_compact else module
     scopes = {}
     for name in module._compact_name_scope_methods:
         method = getattr(type(module), name).method_handler
-        scopes[name] = CompactNameScope(method, weakref.ref(module), parent=module, name=name)
+        scopes[name] = CompactNameScope(method, weakref.ref(module), parent=owner, name=name)
     module.__dict__["_name_scopes"] = scopes

@@ -23,7 +23,7 @@ def is_module(value: Any) -> bool:
 
 def may_hold_modules(value: Any) -> bool:
     """Whether `value` is a module or something that `map_submodules` looks into."""
-    is_tree = isinstance(value, (list, tuple, Mapping)) or hasattr(type(value), "_is_struct")
+    is_tree = isinstance(value, (list, tuple, Mapping)) or hasattr(type(value), "_flax_dataclass")
     return is_tree or is_module(value)
 
 
@@ -49,7 +49,7 @@ def map_submodules(fn: Callable[[Module, str], Any], value: Any, suffix: str = "
         # A module that appears twice is named after the first key, in the order of a pytree.
         found = {k: map_submodules(fn, value[k], f"{suffix}_{k}") for k in sorted(value, key=str)}
         return FrozenDict({k: found[k] for k in value})
-    if hasattr(type(value), "_is_struct"):
+    if hasattr(type(value), "_flax_dataclass"):
         old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         new = {k: map_submodules(fn, item, f"{suffix}_{k}") for k, item in old.items()}
         changed = {k: item for k, item in new.items() if item is not old[k]}
