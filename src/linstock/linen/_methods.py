@@ -36,9 +36,9 @@ def compact(fun: F) -> F:
 
 
 def compact_name_scope(fun: F) -> F:
-    """Marks a compact method whose submodules and variables get a level of their own.
+    """Marks a compact method whose submodules get a level of their own, named after the method.
 
-    The level has the name of the method. Unlike other methods that create submodules, it may be
+    Variables that it creates on `self` stay at the level of the module. Unlike other methods that create submodules, it may be
     called from any method, compact or not.
 
         class Net(nn.Module):

@@ -594,7 +594,9 @@ Module.parent = ParentDescriptor()  # type: ignore[assignment]
 
 
 class CompactNameScope(Module):
-    """Runs a method marked `compact_name_scope` as if its module were this one.
+    """Calls a method marked `compact_name_scope`: submodules that it creates belong here.
+
+    Parameters and variables that the method creates on `self` stay those of its module.
 
     Attributes:
         fn: the method as it was written.
@@ -606,14 +608,7 @@ class CompactNameScope(Module):
 
     @compact
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        module: Module = self.module_fn()
-        values = module.__dict__
-        before = {name: values[name] for name in ("scope", "_state")}
-        values.update(scope=self.scope, _state=self._state)
-        try:
-            return self.fn(module, *args, **kwargs)
-        finally:
-            values.update(before)
+        return self.fn(self.module_fn(), *args, **kwargs)
 
 
 def _add_name_scopes(module: Module) -> None:
