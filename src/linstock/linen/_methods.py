@@ -38,8 +38,8 @@ def compact(fun: F) -> F:
 def compact_name_scope(fun: F) -> F:
     """Marks a compact method whose submodules get a level of their own, named after the method.
 
-    Variables that it creates on `self` stay at the level of the module. Unlike other methods that create submodules, it may be
-    called from any method, compact or not.
+    Variables that it creates on `self` stay at the level of the module. Unlike other methods that
+    create submodules, it may be called from any method, compact or not.
 
         class Net(nn.Module):
             @nn.compact_name_scope
