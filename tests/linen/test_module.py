@@ -677,3 +677,34 @@ def test_what_a_call_used_is_freed_at_its_end():
         assert seen[0]() is None
     finally:
         gc.enable()
+
+
+def test_setup_by_hand_wants_a_bound_module(same_error):
+    def program(nn):
+        class Model(nn.Module):
+            def setup(self):
+                self.dense = nn.Dense(2)
+
+        assert Model().bind({}).setup() is None
+        Model().setup()
+
+    same_error(program, "Can't call compact methods on unbound modules")
+
+
+def test_a_name_has_no_default_in_a_class(same_as_flax):
+    def program(nn):
+        class Model(nn.Module):
+            name: str = "given"
+
+            @nn.compact
+            def __call__(self, x):
+                return nn.Dense(2)(x)
+
+        return nn.Sequential([Model(), Model()]).init(KEY, X), [str(Model().name)]
+
+    same_as_flax(program)
+
+
+@pytest.mark.parametrize("rngs", [jnp.ones(2), 3, None])
+def test_what_is_no_key_is_refused(same_error, rngs):
+    same_error(lambda nn: nn.Dense(2).init(rngs, X), "RNGs should be of shape (2,) or PRNGKey")
