@@ -26,6 +26,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/linen/typed_module.py
 
 golden: $(STAMP)
 	$(BIN)/python -m pytest tests/bridge tests/test_readme.py --record

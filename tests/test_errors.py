@@ -263,7 +263,12 @@ WORDING += [
     (
         lambda: nn.Dense(2, dtype=jnp.int32).init(KEY, X),
         ValueError,
-        ["Dtype must be inexact", "int32"],
+        ["Dtype must be inexact: int32.", HERE, "leave `dtype` out", "cast the result"],
+    ),
+    (
+        lambda: nn.Embed(3, 2).init(KEY, X),
+        ValueError,
+        ["Input type must be an integer or unsigned integer", "float32"],
     ),
 ]
 

@@ -2,19 +2,24 @@
 
 import copy
 import dataclasses
+import gc
 import inspect
+import pickle
 import subprocess
 import sys
+import weakref
 from typing import Any, ClassVar
 
 import flax.core
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as flax_linen
 
 from linstock import core, errors
 from linstock import linen as nn
+from linstock.linen._context import CONTEXT
 
 KEY = jax.random.key(0)
 X = jnp.ones((2, 2))
@@ -632,3 +637,74 @@ def test_dtypes_promote_as_in_flax_with_64_bits(same_as_flax, param, given):
 
 def test_an_integer_dtype_for_a_layer_is_refused(same_error):
     same_error(lambda nn: nn.Dense(3, dtype=jnp.int32).init(KEY, X), "Dtype must be inexact")
+
+
+class Scales(nn.Module):
+    def setup(self):
+        self.scale = self.param("scale", nn.initializers.ones, (2,))
+
+    def __call__(self, x):
+        return x * self.scale
+
+
+def test_a_module_can_be_pickled_with_its_parent_and_is_another_one_afterwards():
+    model = Scales()
+    bound = model.bind(model.init(KEY, jnp.ones(2)))
+    again = pickle.loads(pickle.dumps((model, model, bound)))
+    assert again[0] == model
+    assert again[0] is again[1]
+    assert again[0]._state.identity != model._state.identity
+    np.testing.assert_array_equal(again[2](jnp.ones(2)), bound(jnp.ones(2)))
+
+
+def test_methods_pickled_by_value_find_the_context_of_their_process():
+    assert pickle.loads(pickle.dumps(CONTEXT)) is CONTEXT
+
+
+def test_what_a_call_used_is_freed_at_its_end():
+    class Model(nn.Module):
+        inner: Any
+
+        @nn.compact
+        def __call__(self, x):
+            seen.append(weakref.ref(self.inner))
+            return nn.Sequential([nn.Dense(2), self.inner])(x)
+
+    seen = []
+    gc.disable()
+    try:
+        Model(nn.Dense(3)).init(KEY, jnp.ones((1, 2)))
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_setup_by_hand_wants_a_bound_module(same_error):
+    def program(nn):
+        class Model(nn.Module):
+            def setup(self):
+                self.dense = nn.Dense(2)
+
+        assert Model().bind({}).setup() is None
+        Model().setup()
+
+    same_error(program, "Can't call compact methods on unbound modules")
+
+
+def test_a_name_has_no_default_in_a_class(same_as_flax):
+    def program(nn):
+        class Model(nn.Module):
+            name: str = "given"
+
+            @nn.compact
+            def __call__(self, x):
+                return nn.Dense(2)(x)
+
+        return nn.Sequential([Model(), Model()]).init(KEY, X), [str(Model().name)]
+
+    same_as_flax(program)
+
+
+@pytest.mark.parametrize("rngs", [jnp.ones(2), 3, None])
+def test_what_is_no_key_is_refused(same_error, rngs):
+    same_error(lambda nn: nn.Dense(2).init(rngs, X), "RNGs should be of shape (2,) or PRNGKey")

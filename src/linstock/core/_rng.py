@@ -87,7 +87,7 @@ def is_valid_rng(rng: Any) -> bool:
         return False
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
         return rng.shape == ()
-    return rng.shape in _RAW_KEY_SHAPES
+    return rng.dtype == jnp.uint32 and rng.shape in _RAW_KEY_SHAPES
 
 
 def is_valid_rngs(rngs: Any) -> bool:

@@ -43,6 +43,9 @@ class _CallContext(threading.local):
         self.capture_filters: list[CaptureFilter | None] = []
         self.named_calls = True
 
+    def __reduce__(self) -> str:
+        return "CONTEXT"  # of the process that unpickles a module's methods
+
 
 CONTEXT = _CallContext()
 

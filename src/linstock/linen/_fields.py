@@ -89,6 +89,8 @@ def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
     fields: dict[str, dataclasses.Field[Any]] = cls.__dataclass_fields__
     for name in _RESERVED:
         fields[name] = fields.pop(name)
+    if fields["name"].default is not None:  # `name: str = "x"`; a name is given or found
+        fields["name"].default = cls.name = None
     own_init = "__init__" in vars(cls)
     if not own_init:
         cls.__init__ = _write_init(cls, fields)

@@ -25,7 +25,6 @@ _NEVER_WRAPPED = {
     *("__eq__", "__ne__", "__hash__", "__repr__", "__str__", "__dir__", "__replace__"),
     *("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__annotate_func__"),
     *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__"),
-    "setup",
 }
 
 
@@ -36,10 +35,10 @@ def compact(fun: F) -> F:
 
 
 def compact_name_scope(fun: F) -> F:
-    """Marks a compact method whose submodules and variables get a level of their own.
+    """Marks a compact method whose submodules get a level of their own, named after the method.
 
-    The level has the name of the method. Unlike other methods that create submodules, it may be
-    called from any method, compact or not.
+    Variables that it creates on `self` stay at the level of the module. Unlike other methods that
+    create submodules, it may be called from any method, compact or not.
 
         class Net(nn.Module):
             @nn.compact_name_scope
@@ -72,12 +71,30 @@ def wrap_methods(cls: type[Any]) -> None:
         if name in skipped or getattr(member, "nowrap", False):
             continue
         if isinstance(member, types.FunctionType) and not hasattr(member, "method_handler"):
-            if hasattr(member, "compact_name_scope"):
+            if name == "setup":
+                cls.setup = _guard_setup(member)
+            elif hasattr(member, "compact_name_scope"):
                 own = tuple(n for n in cls._compact_name_scope_methods if n != name)
                 cls._compact_name_scope_methods = (*own, name)
                 setattr(cls, name, _call_name_scope(member, name))
             else:
                 setattr(cls, name, wrap_method(member, method_name(member)))
+
+
+def _guard_setup(setup: Callable[..., Any]) -> Callable[..., Any]:
+    """`setup` as it may be called by hand: once, and on a bound module only."""
+
+    @functools.wraps(setup)
+    def guarded(self: Module) -> None:
+        if self.scope is None:
+            raise errors.CallSetupUnboundModuleError
+        if self._state.in_setup:
+            setup(self)
+        else:
+            begin_call(self)
+
+    guarded.method_handler = setup  # type: ignore[attr-defined]
+    return guarded
 
 
 def _call_name_scope(fun: Callable[..., Any], name: str) -> Callable[..., Any]:

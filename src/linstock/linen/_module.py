@@ -594,7 +594,9 @@ Module.parent = ParentDescriptor()  # type: ignore[assignment]
 
 
 class CompactNameScope(Module):
-    """Runs a method marked `compact_name_scope` as if its module were this one.
+    """Calls a method marked `compact_name_scope`: submodules that it creates belong here.
+
+    Parameters and variables that the method creates on `self` stay those of its module.
 
     Attributes:
         fn: the method as it was written.
@@ -606,19 +608,15 @@ class CompactNameScope(Module):
 
     @compact
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        module: Module = self.module_fn()
-        values = module.__dict__
-        before = {name: values[name] for name in ("scope", "_state")}
-        values.update(scope=self.scope, _state=self._state)
-        try:
-            return self.fn(module, *args, **kwargs)
-        finally:
-            values.update(before)
+        return self.fn(self.module_fn(), *args, **kwargs)
 
 
 def _add_name_scopes(module: Module) -> None:
+    # As in Flax, the levels of a module that is built in a compact method lie beside the module.
+    builder = CONTEXT.module_stack[-1]
+    owner = builder if builder is not None and builder._state.in_compact else module
     scopes = {}
     for name in module._compact_name_scope_methods:
         method = getattr(type(module), name).method_handler
-        scopes[name] = CompactNameScope(method, weakref.ref(module), parent=module, name=name)
+        scopes[name] = CompactNameScope(method, weakref.ref(module), parent=owner, name=name)
     module.__dict__["_name_scopes"] = scopes

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from linstock import errors
 from linstock.typing import Dtype
 
 
@@ -28,8 +29,9 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         return found
     if inexact and not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(
-            f"Dtype must be inexact: {dtype}. Layers compute in floating point; cast the result "
-            "if integers are wanted."
+            f"Dtype must be inexact: {jnp.dtype(dtype).name}.{errors.at_user_line()} Layers "
+            "compute in floating point: leave `dtype` out, and integer inputs count as float32; "
+            "cast the result if integers are wanted."
         )
     return dtype
 
