@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linstock.typing import Dtype
 
@@ -36,5 +39,34 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
 
 def promote_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> list[Any]:
     """Brings arrays to one dtype, the one `canonicalize_dtype` gives; None stays None."""
+    if dtype is None and _share_inexact_dtype(args):
+        return list(args)
     common = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
-    return [None if x is None else jnp.asarray(x, common) for x in args]
+    return [None if x is None else as_array(x, common) for x in args]
+
+
+def as_array(x: Any, dtype: Dtype | None = None) -> Any:
+    """`jnp.asarray`, at less cost where it would give `x` itself."""
+    if isinstance(x, jax.Array) and (dtype is None or (x.dtype == dtype and not x.weak_type)):
+        return x
+    return jnp.asarray(x, dtype)
+
+
+def _share_inexact_dtype(args: tuple[Any, ...]) -> bool:
+    """Whether all are arrays of one floating point or complex dtype, so that none is to change."""
+    shared = None
+    for x in args:
+        if x is None:
+            continue
+        if not isinstance(x, jax.Array) or x.weak_type:
+            return False
+        if shared is None:
+            shared = x.dtype
+        elif x.dtype != shared:
+            return False
+    return shared is not None and _is_inexact(shared)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_inexact(dtype: np.dtype[Any]) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
