@@ -22,7 +22,7 @@ from linstock.linen._padding import (
     per_axis,
     wrap_input,
 )
-from linstock.linen.dtypes import promote_dtype
+from linstock.linen.dtypes import as_array, promote_dtype
 from linstock.typing import (
     Array,
     ConvGeneralDilated,
@@ -90,7 +90,7 @@ class _Conv(Module):
         """
         window = per_axis(self.kernel_size, _spatial_rank(self.kernel_size, inputs))
         rank = len(window)
-        x, batch_shape = join_batch(jnp.asarray(inputs), rank, self)
+        x, batch_shape = join_batch(as_array(inputs), rank, self)
         strides = per_axis(self.strides, rank)
         input_dilation = per_axis(self.input_dilation, rank)
         kernel_dilation = per_axis(self.kernel_dilation, rank)
@@ -219,7 +219,7 @@ class ConvTranspose(Module):
         """Maps `[batch..., spatial..., channels]` to `[batch..., spatial..., features]`."""
         window = per_axis(self.kernel_size, _spatial_rank(self.kernel_size, inputs))
         rank = len(window)
-        x, batch_shape = join_batch(jnp.asarray(inputs), rank, self)
+        x, batch_shape = join_batch(as_array(inputs), rank, self)
         strides = per_axis(self.strides, rank)
         channels = (x.shape[-1], self.features)
         kernel_shape = window + (channels[::-1] if self.transpose_kernel else channels)

@@ -25,6 +25,9 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         ValueError: `dtype` is an integer type where `inexact` is asked for.
     """
     if dtype is None:
+        shared = _shared_dtype(args)
+        if shared is not None:
+            return shared
         found = jnp.result_type(*(x for x in args if x is not None))
         if inexact and not jnp.issubdtype(found, jnp.inexact):
             found = jnp.promote_types(jnp.float32, found)
@@ -39,7 +42,7 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
 
 def promote_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> list[Any]:
     """Brings arrays to one dtype, the one `canonicalize_dtype` gives; None stays None."""
-    if dtype is None and _share_inexact_dtype(args):
+    if dtype is None and _shared_dtype(args) is not None:
         return list(args)
     common = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
     return [None if x is None else as_array(x, common) for x in args]
@@ -52,19 +55,19 @@ def as_array(x: Any, dtype: Dtype | None = None) -> Any:
     return jnp.asarray(x, dtype)
 
 
-def _share_inexact_dtype(args: tuple[Any, ...]) -> bool:
-    """Whether all are arrays of one floating point or complex dtype, so that none is to change."""
+def _shared_dtype(args: tuple[Any, ...]) -> Any:
+    """The floating point or complex dtype that all of these arrays have; None if there is none."""
     shared = None
     for x in args:
         if x is None:
             continue
         if not isinstance(x, jax.Array) or x.weak_type:
-            return False
+            return None
         if shared is None:
             shared = x.dtype
         elif x.dtype != shared:
-            return False
-    return shared is not None and _is_inexact(shared)
+            return None
+    return shared if shared is not None and _is_inexact(shared) else None
 
 
 @functools.lru_cache(maxsize=64)
