@@ -120,14 +120,17 @@ def count_equations(function: Callable[..., Any], args: tuple[Any, ...]) -> Coun
 # ---- Timing
 
 
-def seconds(measure: Callable[[], Any]) -> float:
+CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
+
+
+def seconds(measure: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
     """How long one run takes, without the garbage collector, which runs before."""
     gc.collect()
     gc.disable()
     try:
-        begin = time.perf_counter()
+        begin = clock()
         jax.block_until_ready([leaf for leaf in jax.tree.leaves(measure()) if _is_array(leaf)])
-        return time.perf_counter() - begin
+        return clock() - begin
     finally:
         gc.enable()
 
@@ -137,7 +140,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def time_model(
-    model: str, libraries: list[str], measures: list[str], repeats: int
+    model: str, libraries: list[str], measures: list[str], repeats: int, clock: str
 ) -> Iterator[dict[str, Any]]:
     """Rows of results for one model: a library, a measure, and numbers."""
     x = jnp.ones(SPECS[model].input_shape)
@@ -156,7 +159,7 @@ def time_model(
         times: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(repeats):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                times[name].append(seconds(runs[name][measure]))
+                times[name].append(seconds(runs[name][measure], CLOCKS[clock]))
         gc.unfreeze()
         what = measure.split()[-1]
         for name in names:
@@ -244,13 +247,19 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", choices=others, default=others)
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="cpu",
+        help="the time of this process alone (default), or what passes on the wall",
+    )
     parser.add_argument("--json", type=Path, help="also write everything measured to this file")
     parser.add_argument("--no-import", action="store_true", help="leave out the time of importing")
     args = parser.parse_args()
 
     rows: list[dict[str, Any]] = []
     for model in args.models:
-        for row in time_model(model, args.libraries, args.measures, args.repeats):
+        for row in time_model(model, args.libraries, args.measures, args.repeats, args.clock):
             rows.append(row)
             print(
                 f"{row['model']:12} {row['measure']:16} {row['library']:9} "
@@ -258,7 +267,12 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
-    result = {"machine": describe_machine(), "repeats": args.repeats, "rows": rows}
+    result = {
+        "machine": describe_machine(),
+        "repeats": args.repeats,
+        "clock": args.clock,
+        "rows": rows,
+    }
     print(markdown(rows, args.libraries, args.measures))
     if not args.no_import:
         result["import"] = time_import(args.repeats)

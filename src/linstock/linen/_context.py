@@ -43,6 +43,11 @@ class _CallContext(threading.local):
         self.capture_filters: list[CaptureFilter | None] = []
         self.named_calls = True
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody wants to see the calls of methods."""
+        return not (self.interceptors or self.capture_filters)
+
 
 CONTEXT = _CallContext()
 

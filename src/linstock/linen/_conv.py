@@ -12,14 +12,15 @@ from jax import lax
 
 from linstock.core.nn._linear import conv_dimension_numbers, default_kernel_init
 from linstock.linen import initializers
-from linstock.linen._linear import PromoteDtypeFn
-from linstock.linen._methods import compact
+from linstock.linen._linear import PromoteDtypeFn, as_row
+from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen._padding import (
     canonicalize_padding,
     fold_circular,
     join_batch,
     per_axis,
+    split_batch,
     wrap_input,
 )
 from linstock.linen.dtypes import as_array, promote_dtype
@@ -142,9 +143,10 @@ class _Conv(Module):
                 precision=self.precision,
             )
         if bias is not None:
-            y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-        return y.reshape(batch_shape + y.shape[1:])
+            y = y + lax.reshape(bias, (1,) * (y.ndim - bias.ndim) + bias.shape)
+        return split_batch(y, batch_shape)
 
+    @nowrap
     def _convolution(self) -> ConvGeneralDilated:
         if self.conv_general_dilated_cls is not None:
             made: ConvGeneralDilated = self.conv_general_dilated_cls()
@@ -246,8 +248,8 @@ class ConvTranspose(Module):
             scaled = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
             y = fold_circular(y, scaled, self.transpose_kernel)
         if bias is not None:
-            y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
-        return y.reshape(batch_shape + y.shape[1:])
+            y = y + as_row(bias, y.ndim)
+        return split_batch(y, batch_shape)
 
 
 def _spatial_rank(kernel_size: int | Sequence[int], inputs: Array) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from linstock.linen import initializers
 from linstock.linen._merge import merge_param
-from linstock.linen._methods import compact
+from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen._norm_stats import canonical_axes, compute_stats, mean_square, normalize
 from linstock.linen.dtypes import as_array
@@ -282,6 +282,7 @@ class GroupNorm(Module):
         outside = tuple(axis for axis in reduced if axis < x.ndim - 1)
         return _normalized(self, x, mean, variance, outside, -1)
 
+    @nowrap
     def _group_count(self, channels: int) -> int:
         if (self.num_groups is None) == (self.group_size is None):
             raise ValueError(

@@ -137,7 +137,7 @@ def normalize(
     involved = [x]
 
     def parameter(name: str, init_fn: Initializer) -> Array:
-        value = mdl.param(name, init_fn, shape, param_dtype).reshape(broadcast)
+        value = lax.reshape(mdl.param(name, init_fn, shape, param_dtype), broadcast)
         involved.append(value)
         return value
 
@@ -155,4 +155,4 @@ def normalize(
 
 def _expand(statistic: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     """A reduced statistic as it broadcasts against the input; a full one stays."""
-    return statistic if statistic.ndim == ndim else jnp.expand_dims(statistic, axes)
+    return statistic if statistic.ndim == ndim else lax.expand_dims(statistic, axes)
