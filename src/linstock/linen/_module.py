@@ -248,8 +248,9 @@ class Module(ModuleBase):
         scope = self.scope or self._bound(f"create {_PLURALS[kind]}")
         if not self._state.may_create:
             raise ValueError(
-                f"{_PLURALS[kind].capitalize()} must be initialized in `setup()` or in a method wrapped in `@compact`; "
-                f'"{name}" of `{type(self).__name__}` in "{scope.path_text}" was not.'
+                f"{_PLURALS[kind].capitalize()} must be initialized in `setup()` or in a method "
+                f'wrapped in `@compact`; "{name}" of `{type(self).__name__}` in '
+                f'"{scope.path_text}" was not.'
             )
         if scope.name_reserved(name, col):
             raise name_in_use(self, kind, name)
