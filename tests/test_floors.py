@@ -127,7 +127,7 @@ def test_flax_is_never_imported():
     ("statement", "absent"),
     [
         ("import linstock", ["jax", "torch", "flax", "rich", "typer"]),
-        ("import linstock.linen", ["torch", "flax", "rich", "typer", "safetensors"]),
+        ("import linstock.linen", ["torch", "flax", "rich", "typer", "safetensors", "jax.extend"]),
         ("import linstock.debug", ["torch", "flax", "rich", "treescope"]),
         ("import linstock.bridge", ["flax", "rich", "typer"]),
         ("import linstock.cli._convert", ["torch", "flax", "jax"]),
