@@ -29,8 +29,8 @@ def describe(values):
 @pytest.mark.parametrize("dtype", [None, jnp.float32, "bfloat16"])
 def test_promotion_is_that_of_flax(dtype):
     for names in itertools.combinations_with_replacement(VALUES, 2):
-        if names == ("none", "none"):
-            continue
+        if names == ("none", "none") or (dtype is not None and "complex64" in names):
+            continue  # nothing to promote; JAX warns that imaginary parts are lost
         args = [VALUES[name] for name in names]
         expected = describe(flax_dtypes.promote_dtype(*args, dtype=dtype))
         assert describe(dtypes.promote_dtype(*args, dtype=dtype)) == expected, names
