@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 
+# Not from `jax.extend`, which loads Pallas.
+from jax._src import source_info_util
 from jax._src import traceback_util as _jax_traceback_util
-from jax.extend import source_info_util
 
 from linstock.configurations import config
 

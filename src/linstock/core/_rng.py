@@ -42,7 +42,7 @@ class LazyRng:
         """The key: `rng` with a hash of the suffix folded in, or `rng` itself without one."""
         if not self.suffix:
             return self.rng
-        return jax.random.fold_in(self.rng, jnp.uint32(_hash_of(self.suffix)))
+        return jax.random.fold_in(self.rng, np.uint32(_hash_of(self.suffix)))
 
     def clear_suffix(self) -> LazyRng:
         """The stream that this one came from, with nothing to fold in."""

@@ -219,10 +219,14 @@ class Scope:
                 f'The type of scope "{name}" should be string but it is {type(name)}. '
                 f'In "{self.path_text}".'
             )
+        taken = self.reservations.get(name)
+        if taken is None:
+            self.reservations[name] = {col}
+            return
         if self.name_reserved(name, col):
             what = "scope name" if col is None else f'name in collection "{col}"'
             raise ValueError(f'Duplicate use of {what}: "{name}" in "{self.path_text}".')
-        self.reservations.setdefault(name, set()).add(col)
+        taken.add(col)
 
     # ---- Rng streams
 
@@ -263,7 +267,7 @@ class Scope:
             if found is None:
                 return _EMPTY
             self._variables[col] = found
-        if not isinstance(found, Mapping):
+        if found.__class__ is not dict and not isinstance(found, Mapping):
             raise errors.ApplyScopeInvalidVariablesTypeError({col: {self.path_text: found}})
         return found
 
@@ -381,6 +385,8 @@ class Scope:
             except TypeError as error:
                 _explain_initializer(error, self.path_text, f'param("{name}", ', init_fn, init_args)
                 raise
+            if isinstance(value, jax.Array) and (value.shape,) == shapes:
+                return value
             self._check_shapes(name, value, shapes)
         else:
             if not self.is_mutable_collection("params"):

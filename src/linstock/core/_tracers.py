@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax.extend.core import get_opaque_trace_state
-
 
 def current_trace() -> Any:
     """Stands for the innermost JAX transformation that is running; equal for equal ones."""
+    from jax.extend.core import get_opaque_trace_state  # loads Pallas
+
     return get_opaque_trace_state(convention="flax")  # type: ignore[no-untyped-call]
 
 

@@ -46,6 +46,11 @@ class _CallContext(threading.local):
     def __reduce__(self) -> str:
         return "CONTEXT"  # of the process that unpickles a module's methods
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody wants to see the calls of methods."""
+        return not (self.interceptors or self.capture_filters)
+
 
 CONTEXT = _CallContext()
 

@@ -12,17 +12,18 @@ from jax import lax
 
 from linstock.core.nn._linear import conv_dimension_numbers, default_kernel_init
 from linstock.linen import initializers
-from linstock.linen._linear import PromoteDtypeFn
-from linstock.linen._methods import compact
+from linstock.linen._linear import PromoteDtypeFn, as_row
+from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen._padding import (
     canonicalize_padding,
     fold_circular,
     join_batch,
     per_axis,
+    split_batch,
     wrap_input,
 )
-from linstock.linen.dtypes import promote_dtype
+from linstock.linen.dtypes import as_array, promote_dtype
 from linstock.typing import (
     Array,
     ConvGeneralDilated,
@@ -90,7 +91,7 @@ class _Conv(Module):
         """
         window = per_axis(self.kernel_size, _spatial_rank(self.kernel_size, inputs))
         rank = len(window)
-        x, batch_shape = join_batch(jnp.asarray(inputs), rank, self)
+        x, batch_shape = join_batch(as_array(inputs), rank, self)
         strides = per_axis(self.strides, rank)
         input_dilation = per_axis(self.input_dilation, rank)
         kernel_dilation = per_axis(self.kernel_dilation, rank)
@@ -142,9 +143,10 @@ class _Conv(Module):
                 precision=self.precision,
             )
         if bias is not None:
-            y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-        return y.reshape(batch_shape + y.shape[1:])
+            y = y + lax.reshape(bias, (1,) * (y.ndim - bias.ndim) + bias.shape)
+        return split_batch(y, batch_shape)
 
+    @nowrap
     def _convolution(self) -> ConvGeneralDilated:
         if self.conv_general_dilated_cls is not None:
             made: ConvGeneralDilated = self.conv_general_dilated_cls()
@@ -219,7 +221,7 @@ class ConvTranspose(Module):
         """Maps `[batch..., spatial..., channels]` to `[batch..., spatial..., features]`."""
         window = per_axis(self.kernel_size, _spatial_rank(self.kernel_size, inputs))
         rank = len(window)
-        x, batch_shape = join_batch(jnp.asarray(inputs), rank, self)
+        x, batch_shape = join_batch(as_array(inputs), rank, self)
         strides = per_axis(self.strides, rank)
         channels = (x.shape[-1], self.features)
         kernel_shape = window + (channels[::-1] if self.transpose_kernel else channels)
@@ -246,8 +248,8 @@ class ConvTranspose(Module):
             scaled = [size * stride for size, stride in zip(x.shape[1:-1], strides, strict=True)]
             y = fold_circular(y, scaled, self.transpose_kernel)
         if bias is not None:
-            y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
-        return y.reshape(batch_shape + y.shape[1:])
+            y = y + as_row(bias, y.ndim)
+        return split_batch(y, batch_shape)
 
 
 def _spatial_rank(kernel_size: int | Sequence[int], inputs: Array) -> int:

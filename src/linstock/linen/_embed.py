@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from linstock.core.nn._linear import default_embed_init
 from linstock.linen._linear import PromoteDtypeFn
 from linstock.linen._module import Module
-from linstock.linen.dtypes import promote_dtype
+from linstock.linen.dtypes import as_array, promote_dtype
 from linstock.typing import Array, Dtype, Initializer
 
 
@@ -42,7 +42,7 @@ class Embed(Module):
         Raises:
             ValueError: the input is not of an integer type.
         """
-        indices = jnp.asarray(inputs)
+        indices = as_array(inputs)
         if not jnp.issubdtype(indices.dtype, jnp.integer):
             raise ValueError(
                 "Input type must be an integer or unsigned integer. "

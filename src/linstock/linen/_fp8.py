@@ -14,7 +14,7 @@ from linstock.linen._fp8_functions import (
     in_qdq,
     out_qdq,
 )
-from linstock.linen._methods import compact
+from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.typing import Array, Dtype, PrecisionLike
 
@@ -47,6 +47,7 @@ class Fp8DotGeneralBase(Module):
         self.kernel_scale = kept("kernel_scale", jnp.ones, 1)
         self.output_grad_scale = kept("output_grad_scale", jnp.ones, 1)
 
+    @nowrap
     def _scaled_dot_general(self, compute_dtype: Dtype) -> Any:
         return functools.partial(
             fp8_scaled_dot_general,

@@ -135,17 +135,19 @@ def wrap_method(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
                 raise errors.CallCompactUnboundModuleError(type(module).__name__, name)
             outermost = not state.in_compact
             state.in_compact = True
-        CONTEXT.module_stack.append(module)
+        stack = CONTEXT.module_stack
+        stack.append(module)
+        run = fun if CONTEXT.is_quiet else _observed(fun, name)
         try:
             if CONTEXT.named_calls:
                 with jax.named_scope(f"{module.name or type(module).__name__}{suffix}"):
-                    return _run(fun, name, args, kwargs)
-            return _run(fun, name, args, kwargs)
+                    return run(*args, **kwargs)
+            return run(*args, **kwargs)
         except Exception as error:
             add_call_note(error, module, name, args[1:], kwargs)
             raise
         finally:
-            CONTEXT.module_stack.pop()
+            stack.pop()
             if is_compact:
                 module.scope.rewind()  # type: ignore[union-attr]
                 if outermost:  # `super().__call__` runs inside the compact method that calls it
@@ -155,14 +157,18 @@ def wrap_method(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
     return method
 
 
-def _run(fun: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    module: Module = args[0]
-    result = call_intercepted(fun, name, args, kwargs)
-    if CONTEXT.capture_filters:
-        wanted = CONTEXT.capture_filters[-1]
-        if wanted is not None and wanted(module, name):
-            module.sow("intermediates", name, result)
-    return result
+def _observed(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`fun` with the interceptors and capture filters that are in force."""
+
+    def run(module: Module, /, *args: Any, **kwargs: Any) -> Any:
+        result = call_intercepted(fun, name, (module, *args), kwargs)
+        if CONTEXT.capture_filters:
+            wanted = CONTEXT.capture_filters[-1]
+            if wanted is not None and wanted(module, name):
+                module.sow("intermediates", name, result)
+        return result
+
+    return run
 
 
 def call_intercepted(

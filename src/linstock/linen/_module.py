@@ -25,12 +25,21 @@ from linstock.linen._fields import (
 from linstock.linen._methods import begin_call, compact, read_again, run_setup, wrap_methods
 from linstock.linen._repr import module_repr
 from linstock.linen._state import ModuleState
-from linstock.linen._submodules import adopt, is_module, may_hold_modules, name_in_use, register
+from linstock.linen._submodules import (
+    PLAIN,
+    adopt,
+    is_module,
+    may_hold_modules,
+    name_in_use,
+    register,
+)
 from linstock.linen._summary import NOTHING
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
 M = TypeVar("M", bound="Module")
 T = TypeVar("T")
+
+_PLURALS = {"param": "parameters", "variable": "variables"}
 
 CaptureIntermediates = bool | Callable[["Module", str], bool]
 
@@ -92,17 +101,17 @@ class Module(ModuleBase):
     # ---- Construction and attributes
 
     def __post_init__(self) -> None:
-        state = ModuleState()
-        object.__setattr__(self, "_state", state)
-        parent = self.__dict__["_parent"]
-        parent = CONTEXT.module_stack[-1] if parent is UNSPECIFIED_PARENT else self.parent
-        object.__setattr__(self, "parent", parent)
+        state = self.__dict__["_state"] = ModuleState()
+        parent = self.parent
+        if parent is UNSPECIFIED_PARENT:
+            parent = CONTEXT.module_stack[-1]
+            object.__setattr__(self, "parent", parent)
         if parent is None:
             return
-        if isinstance(parent, Scope):
-            object.__setattr__(self, "scope", parent)
-        elif is_module(parent):
+        if is_module(parent):
             register(self, cast(Module, parent))
+        elif isinstance(parent, Scope):
+            object.__setattr__(self, "scope", parent)
         else:
             raise ValueError(
                 f"parent must be None, Module or Scope; `{type(self).__name__}` was given a "
@@ -111,7 +120,7 @@ class Module(ModuleBase):
         if self.scope is not None:
             for name in self._field_table.names:
                 value = getattr(self, name)
-                if may_hold_modules(value):
+                if value.__class__ not in PLAIN and may_hold_modules(value):
                     adopt(self, name, value)
             if self._compact_name_scope_methods:
                 _add_name_scopes(self)
@@ -200,7 +209,7 @@ class Module(ModuleBase):
             ScopeParamShapeError: the value passed to `apply` has another shape.
             ValueError: this is neither `setup` nor a compact method.
         """
-        scope = self._creating("Parameters", "param", name, "params")
+        scope = self._creating("param", name, "params")
         if name == "params":
             raise errors.ReservedParameterNameError(name, scope.path_text)
         value = scope.param(name, init_fn, *init_args, unbox=unbox, **init_kwargs)
@@ -230,17 +239,18 @@ class Module(ModuleBase):
             NameInUseError: the name is taken.
             ValueError: this is neither `setup` nor a compact method.
         """
-        scope = self._creating("Variables", "variable", name, col)
+        scope = self._creating("variable", name, col)
         handle = scope.variable(col, name, init_fn, *init_args, unbox=unbox, **init_kwargs)
         self._state.children[name] = col
         return handle
 
-    def _creating(self, what: str, kind: str, name: str, col: str) -> Scope:
-        scope = self._bound(f"create {what.lower()}")
+    def _creating(self, kind: str, name: str, col: str) -> Scope:
+        scope = self.scope or self._bound(f"create {_PLURALS[kind]}")
         if not self._state.may_create:
             raise ValueError(
-                f"{what} must be initialized in `setup()` or in a method wrapped in `@compact`; "
-                f'"{name}" of `{type(self).__name__}` in "{scope.path_text}" was not.'
+                f"{_PLURALS[kind].capitalize()} must be initialized in `setup()` or in a method "
+                f'wrapped in `@compact`; "{name}" of `{type(self).__name__}` in '
+                f'"{scope.path_text}" was not.'
             )
         if scope.name_reserved(name, col):
             raise name_in_use(self, kind, name)

@@ -17,7 +17,7 @@ from linstock.linen._attention import dot_product_attention
 from linstock.linen._linear import DenseGeneral
 from linstock.linen._masks import combine_masks
 from linstock.linen._merge import merge_param
-from linstock.linen._methods import compact
+from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen._norm import LayerNorm
 from linstock.typing import Array, DotGeneral, Dtype, Initializer, PrecisionLike, PRNGKey
@@ -148,6 +148,7 @@ class MultiHeadDotProductAttention(Module):
             name="out",
         )(attended)
 
+    @nowrap
     def _project(self, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
         features = self.qkv_features or q.shape[-1]
         if features % self.num_heads:
@@ -179,6 +180,7 @@ class MultiHeadDotProductAttention(Module):
             key = norm(name="key_ln")(key)
         return query, key, value
 
+    @nowrap
     def _use_cache(
         self, query: Array, key: Array, value: Array, mask: Array | None
     ) -> tuple[Array, Array, Array | None]:

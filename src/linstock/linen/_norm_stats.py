@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from linstock.linen._linear import sorted_axes
-from linstock.linen.dtypes import canonicalize_dtype
+from linstock.linen.dtypes import as_array, canonicalize_dtype
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
@@ -70,10 +70,10 @@ def _reduction(
     """The input in the dtype of the reduction, the axes from the front, and the mean over them."""
     if dtype is None:
         dtype = x.dtype
-    if force_float32:
+    if force_float32 and dtype != jnp.float32:
         dtype = jnp.promote_types(dtype, jnp.float32)
     over = canonical_axes(x.ndim, axes)
-    return jnp.asarray(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
+    return as_array(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
 
 
 def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[Array, ...]]:
@@ -137,7 +137,7 @@ def normalize(
     involved = [x]
 
     def parameter(name: str, init_fn: Initializer) -> Array:
-        value = mdl.param(name, init_fn, shape, param_dtype).reshape(broadcast)
+        value = lax.reshape(mdl.param(name, init_fn, shape, param_dtype), broadcast)
         involved.append(value)
         return value
 
@@ -150,9 +150,9 @@ def normalize(
     y = y * factor
     if use_bias:
         y = y + parameter("bias", bias_init)
-    return jnp.asarray(y, canonicalize_dtype(*involved, dtype=dtype))
+    return as_array(y, canonicalize_dtype(*involved, dtype=dtype))
 
 
 def _expand(statistic: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     """A reduced statistic as it broadcasts against the input; a full one stays."""
-    return statistic if statistic.ndim == ndim else jnp.expand_dims(statistic, axes)
+    return statistic if statistic.ndim == ndim else lax.expand_dims(statistic, axes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from linstock.typing import Array, LaxPadding, PaddingLike
 
@@ -65,7 +66,14 @@ def join_batch(x: Array, rank: int, layer: Any) -> tuple[Array, tuple[int, ...]]
             f"`{type(layer).__name__}` with {rank} spatial axes needs an input with at least "
             f"{rank + 1} axes, [spatial..., channels]; got shape {x.shape}."
         )
-    return x.reshape((math.prod(batch_shape), *x.shape[-(rank + 1) :])), batch_shape
+    if len(batch_shape) == 1:
+        return x, batch_shape
+    return lax.reshape(x, (math.prod(batch_shape), *x.shape[-(rank + 1) :])), batch_shape
+
+
+def split_batch(y: Array, batch_shape: tuple[int, ...]) -> Array:
+    """The result with the batch axes that the input of `join_batch` had."""
+    return y if len(batch_shape) == 1 else lax.reshape(y, batch_shape + y.shape[1:])
 
 
 def wrap_input(

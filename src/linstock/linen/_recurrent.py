@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from linstock.core.nn._linear import default_kernel_init
 from linstock.linen import initializers
 from linstock.linen._activation import sigmoid, tanh
 from linstock.linen._conv import Conv
-from linstock.linen._linear import Dense
+from linstock.linen._linear import Dense, as_row
 from linstock.linen._methods import compact, nowrap
 from linstock.linen._module import Module
 from linstock.linen.dtypes import promote_dtype
@@ -81,6 +82,7 @@ class _LSTM(RNNCellBase):
     def num_feature_axes(self) -> int:
         return 1
 
+    @nowrap
     def _step(self, memory: Array, gates: dict[str, Array]) -> tuple[Array, Array]:
         """The new memory and the new state, given what each gate adds up to."""
         i, f, o = (self.gate_fn(gates[name]) for name in "ifo")
@@ -155,6 +157,7 @@ class OptimizedLSTMCell(_LSTM):
         memory, state = self._step(memory, gates)
         return (memory, state), state
 
+    @nowrap
     def _joined(
         self, prefix: str, x: Array, use_bias: bool, kernel_init: Initializer
     ) -> dict[str, Array]:
@@ -169,15 +172,20 @@ class OptimizedLSTMCell(_LSTM):
             )(x)
             for gate in "ifgo"
         ]
-        kernel = jnp.concatenate([kernel for kernel, _ in pairs], axis=-1)
-        bias = (
-            jnp.concatenate([b for _, b in pairs if b is not None], axis=-1) if use_bias else None
-        )
+        kernel = _join([kernel for kernel, _ in pairs])
+        bias = _join([b for _, b in pairs if b is not None]) if use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jnp.dot(x, kernel)
         if bias is not None:
-            y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
-        return dict(zip("ifgo", jnp.split(y, 4, axis=-1), strict=True))
+            y = y + as_row(bias, y.ndim)
+        return dict(zip("ifgo", lax.split(y, (self.features,) * 4, y.ndim - 1), strict=True))
+
+
+def _join(arrays: list[Array]) -> Array:
+    """The arrays side by side, along the last axis."""
+    if len({array.dtype for array in arrays}) > 1:
+        return jnp.concatenate(arrays, axis=-1)
+    return lax.concatenate(arrays, arrays[0].ndim - 1)
 
 
 class SimpleCell(RNNCellBase):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
 
 from linstock import errors
 from linstock.configurations import config
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from linstock.linen._module import Module
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type)
+# What the fields of most layers are: types of which no instance is a module or holds one.
+PLAIN = {*_ATOMS, types.FunctionType, types.BuiltinFunctionType, type(jnp.float32)}
 
 
 def is_module(value: Any) -> bool:
@@ -23,6 +28,10 @@ def is_module(value: Any) -> bool:
 
 def may_hold_modules(value: Any) -> bool:
     """Whether `value` is a module or something that `map_submodules` looks into."""
+    if value.__class__ in PLAIN:
+        return False
+    if value.__class__ is tuple and PLAIN.issuperset(map(type, value)):
+        return False
     is_tree = isinstance(value, (list, tuple, Mapping)) or hasattr(type(value), "_flax_dataclass")
     return is_tree or is_module(value)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linstock import errors
 from linstock.typing import Dtype
@@ -23,6 +26,9 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         ValueError: `dtype` is an integer type where `inexact` is asked for.
     """
     if dtype is None:
+        shared = _shared_dtype(args)
+        if shared is not None:
+            return shared
         found = jnp.result_type(*(x for x in args if x is not None))
         if inexact and not jnp.issubdtype(found, jnp.inexact):
             found = jnp.promote_types(jnp.float32, found)
@@ -38,5 +44,34 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
 
 def promote_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> list[Any]:
     """Brings arrays to one dtype, the one `canonicalize_dtype` gives; None stays None."""
+    if dtype is None and _shared_dtype(args) is not None:
+        return list(args)
     common = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
-    return [None if x is None else jnp.asarray(x, common) for x in args]
+    return [None if x is None else as_array(x, common) for x in args]
+
+
+def as_array(x: Any, dtype: Dtype | None = None) -> Any:
+    """`jnp.asarray`, at less cost where it would give `x` itself."""
+    if isinstance(x, jax.Array) and (dtype is None or (x.dtype == dtype and not x.weak_type)):
+        return x
+    return jnp.asarray(x, dtype)
+
+
+def _shared_dtype(args: tuple[Any, ...]) -> Any:
+    """The floating point or complex dtype that all of these arrays have; None if there is none."""
+    shared = None
+    for x in args:
+        if x is None:
+            continue
+        if not isinstance(x, jax.Array) or x.weak_type:
+            return None
+        if shared is None:
+            shared = x.dtype
+        elif x.dtype != shared:
+            return None
+    return shared if shared is not None and _is_inexact(shared) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _is_inexact(dtype: np.dtype[Any]) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))

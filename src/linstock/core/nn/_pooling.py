@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from linstock.linen.dtypes import as_array
 from linstock.typing import Array
 
 Padding = str | Sequence[tuple[int, int]]
@@ -39,7 +40,7 @@ def pool(
     strides = (1,) * len(window) if strides is None else tuple(strides)
     if len(strides) != len(window):
         raise ValueError(f"len({window}) must equal len({strides}): one stride per spatial axis.")
-    x = jnp.asarray(inputs)
+    x = as_array(inputs)
     if x.ndim < len(window) + 1:
         raise ValueError(
             f"A window {window} needs an input [spatial..., channels]; got shape {x.shape}."
