@@ -482,7 +482,7 @@ def test_what_flax_asserts_is_a_value_error_here(same_error, program, phrase):
         ),
         (
             lambda nn: lambda: nn.MultiHeadAttention(2).init(KEY, Q, Q, jnp.ones((2, 3, 3))),
-            "the function signature of MultiHeadDotProductAttention's `__call__` method has changed",
+            "signature of MultiHeadDotProductAttention's `__call__` method has changed",
         ),
     ],
 )
