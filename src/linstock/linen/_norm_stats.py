@@ -82,9 +82,10 @@ def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[A
         return lambda *statistics: statistics
 
     def average(*statistics: Array) -> tuple[Array, ...]:
-        joined = jnp.stack(statistics) if len(statistics) > 1 else statistics[0]
+        alone = len(statistics) == 1
+        joined = statistics[0] if alone else jnp.stack(statistics)
         total = lax.pmean(joined, axis_name, axis_index_groups=groups)  # type: ignore[no-untyped-call]
-        return tuple(total) if len(statistics) > 1 else (total,)
+        return (total,) if alone else tuple(total[i] for i in range(len(statistics)))
 
     return average
 
