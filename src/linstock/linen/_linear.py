@@ -77,7 +77,7 @@ class Dense(Module):
         contract = choose_dot_general(self.dot_general, self.dot_general_cls)
         dimensions = (((x.ndim - 1,), (0,)), ((), ()))
         y = contract(x, kernel, dimensions, precision=self.precision)
-        return y if bias is None else y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
+        return y if bias is None else y + lax.reshape(bias, (1,) * (y.ndim - 1) + bias.shape)
 
 
 class DenseGeneral(Module):
@@ -144,7 +144,7 @@ class DenseGeneral(Module):
         if bias is None:
             return y
         kept = tuple(size[i] if i in batch else 1 for i in range(ndim) if i not in axis)
-        return y + jnp.reshape(bias, kept + features)
+        return y + lax.reshape(bias, kept + features)
 
 
 def _as_matrix(init_fn: Initializer, flat_shape: tuple[int, ...]) -> Initializer:
@@ -207,7 +207,7 @@ class Einsum(Module):
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
         )
-        return y if bias is None else y + jnp.reshape(bias, broadcast_shape)
+        return y if bias is None else y + lax.reshape(bias, broadcast_shape)
 
 
 def _bias_shapes(

@@ -12,6 +12,7 @@ from linstock.linen._merge import merge_param
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
 from linstock.linen._norm_stats import canonical_axes, compute_stats, mean_square, normalize
+from linstock.linen.dtypes import as_array
 from linstock.typing import Array, Axes, Dtype, Initializer
 
 
@@ -109,7 +110,7 @@ class BatchNorm(Module):
             mask: true where entries of the batch count, broadcast against `x`.
         """
         running = merge_param("use_running_average", self.use_running_average, use_running_average)
-        x = jnp.asarray(x)
+        x = as_array(x)
         features = canonical_axes(x.ndim, self.axis)
         reduced = tuple(axis for axis in range(x.ndim) if axis not in features)
         shape = tuple(x.shape[axis] for axis in features)
@@ -165,7 +166,7 @@ class LayerNorm(Module):
     @compact
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
-        x = jnp.asarray(x)
+        x = as_array(x)
         mean, variance = _statistics(self, x, self.reduction_axes, mask)
         return _normalized(self, x, mean, variance, self.reduction_axes, self.feature_axes)
 
@@ -206,7 +207,7 @@ class RMSNorm(Module):
     @compact
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
-        x = jnp.asarray(x)
+        x = as_array(x)
         square = mean_square(self, x, mask)
         return _normalized(self, x, None, square, self.reduction_axes, self.feature_axes)
 
@@ -257,7 +258,7 @@ class GroupNorm(Module):
             ValueError: the groups do not divide the features; both or neither of `num_groups`
                 and `group_size` are given; the last axis is not reduced.
         """
-        x = jnp.asarray(x)
+        x = as_array(x)
         channels = x.shape[-1]
         groups = self._group_count(channels)
         if self.reduction_axes is None:
@@ -340,7 +341,7 @@ class InstanceNorm(Module):
     @compact
     def __call__(self, x: Array, *, mask: jax.Array | None = None) -> Array:
         """Normalizes the input; `mask` is true where entries count."""
-        x = jnp.asarray(x)
+        x = as_array(x)
         features = canonical_axes(x.ndim, self.feature_axes)
         if 0 in features:
             raise ValueError(

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from linstock.linen._linear import sorted_axes
-from linstock.linen.dtypes import canonicalize_dtype
+from linstock.linen.dtypes import canonicalize_dtype, cast
 from linstock.typing import Array, Axes, Dtype, Initializer
+
+# Asking JAX to promote these costs more than a layer should.
+_AT_LEAST_FLOAT32 = (jnp.float32, np.dtype("float32"))
 
 
 def canonical_axes(rank: int, axes: Axes) -> tuple[int, ...]:
@@ -49,7 +53,7 @@ def compute_stats(
         return jnp.zeros(square.shape, square.dtype), square
     if not use_fast_variance:
         (mu,) = averaged(mean(x))
-        return mu, averaged(mean(abs_square(x - jnp.expand_dims(mu, axes))))[0]
+        return mu, averaged(mean(abs_square(x - lax.expand_dims(mu, axes))))[0]
     squared = abs_square(x)
     mu, square = averaged(mean(x), mean(squared))
     # Round-off can make the difference negative.
@@ -70,10 +74,10 @@ def _reduction(
     """The input in the dtype of the reduction, the axes from the front, and the mean over them."""
     if dtype is None:
         dtype = x.dtype
-    if force_float32:
+    if force_float32 and dtype not in _AT_LEAST_FLOAT32:
         dtype = jnp.promote_types(dtype, jnp.float32)
     over = canonical_axes(x.ndim, axes)
-    return jnp.asarray(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
+    return cast(x, dtype), over, lambda value: jnp.mean(value, over, where=mask)
 
 
 def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[Array, ...]]:
@@ -92,7 +96,7 @@ def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[A
 
 def abs_square(x: Array) -> Array:
     """The absolute square, which is real for complex input too."""
-    if jnp.iscomplexobj(x):
+    if x.dtype.kind == "c":
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
     return lax.square(x)
 
@@ -151,9 +155,9 @@ def normalize(
     y = y * factor
     if use_bias:
         y = y + parameter("bias", bias_init)
-    return jnp.asarray(y, canonicalize_dtype(*involved, dtype=dtype))
+    return cast(y, canonicalize_dtype(*involved, dtype=dtype))
 
 
 def _expand(statistic: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     """A reduced statistic as it broadcasts against the input; a full one stays."""
-    return statistic if statistic.ndim == ndim else jnp.expand_dims(statistic, axes)
+    return statistic if statistic.ndim == ndim else lax.expand_dims(statistic, axes)
