@@ -14,7 +14,7 @@ ROWS = [
     ("WeightNorm", {"use_scale": False, "dtype": jnp.bfloat16, "feature_axes": None}, {}),
     ("WeightNorm", {"variable_filter": {"kernel", "bias"}, "feature_axes": (0, -1)}, {}),
     ("WeightNorm", {"variable_filter": None, "scale_init": NORMAL}, {}),
-    ("WeightNorm", {"param_dtype": jnp.bfloat16}, {}),
+    ("WeightNorm", {"param_dtype": jnp.bfloat16, "variable_filter": set()}, {}),
     ("SpectralNorm", {}, {"update_stats": True}),
     ("SpectralNorm", {"n_steps": 2, "dtype": jnp.bfloat16}, {"update_stats": False}),
     ("SpectralNorm", {"collection_name": "spectra", "n_steps": 3}, {"update_stats": True}),
@@ -67,6 +67,15 @@ def test_wrapped_layers_keep_their_names(same_as_flax):
                 return nn.WeightNorm(nn.Dense(2), scale_init=NORMAL)(x)
 
         return Model().init_with_output(KEY, X)
+
+    same_as_flax(program)
+
+
+def test_weights_in_metadata_boxes_are_normalized(same_as_flax):
+    def program(nn):
+        init = nn.with_partitioning(nn.initializers.lecun_normal(), ("x",))
+        variables = nn.WeightNorm(nn.Dense(4, kernel_init=init)).init(KEY, X)
+        return nn.meta.unbox(variables)
 
     same_as_flax(program)
 
