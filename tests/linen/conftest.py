@@ -1,5 +1,7 @@
 """Runs one program on Flax and on linstock, and compares all that a user can see."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -41,6 +43,22 @@ def same_as_flax():
         found = program(linen)
         assert_same(expected, found, rtol)
         return found
+
+    return check
+
+
+def jaxpr_text(fn, *args):
+    """The jaxpr of a function, without addresses and without what nothing uses."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(jax.make_jaxpr(fn)(*args)))
+    return [line for line in text.splitlines() if not re.match(r" *_:\S+ = .*[^\[{]$", line)]
+
+
+@pytest.fixture
+def same_jaxpr():
+    """Checks that two programs, of `nn`, have the same jaxpr: `program(nn) -> (fn, *args)`."""
+
+    def check(program):
+        assert jaxpr_text(*program(flax_linen)) == jaxpr_text(*program(linen))
 
     return check
 

@@ -1,5 +1,8 @@
 """Every layer with many settings: variables, outputs, gradients and updates as in Flax."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,8 +11,8 @@ KEY = jax.random.key(1)
 STREAMS = {"params": KEY, "dropout": jax.random.key(9)}
 COLLECTIONS = ["batch_stats", "cache", "intermediates"]
 
-# Gradients are sums of several terms, which the two programs may add in different orders.
-GRADIENT_TOLERANCE = 1e-5
+
+nn_init = jax.nn.initializers
 
 
 def normal(*shape, dtype=jnp.float32):
@@ -18,13 +21,15 @@ def normal(*shape, dtype=jnp.float32):
 
 IMAGE = (2, 6, 6, 4)
 TOKENS = (2, 5, 8)
+Q = jnp.ones((2, 3, 4))
 CAUSAL = jnp.tril(jnp.ones((5, 5)))[None, None]
 HALF = normal(2, 3).astype(jnp.float16)
 
 
 def row(name, *args, x=IMAGE, call=None, **settings):
     """A layer, its constructor's arguments, the input (a shape or an array), the call's."""
-    shown = [name, *map(str, args), *(f"{k}={v}" for k, v in settings.items())]
+    said = [(k, getattr(v, "__name__", v)) for k, v in settings.items()]
+    shown = [name, *map(str, args), *(f"{k}={v}" for k, v in said)]
     label = "-".join(shown + ([f"x={x}"] if x is not IMAGE and isinstance(x, tuple) else []))
     return pytest.param(name, args, settings, x, call or {}, id=label[:90].replace("\n", ""))
 
@@ -39,12 +44,17 @@ DENSE = [
     row("DenseGeneral", 3),
     row("DenseGeneral", (3, 5)),
     row("DenseGeneral", 5, axis=(1, -1)),
+    row("DenseGeneral", 5, axis=(-1, 1)),
+    row("DenseGeneral", 5, axis=-1, batch_dims=(1, 0), param_dtype=jnp.bfloat16),
     row("DenseGeneral", (3, 2), axis=(2, 3), batch_dims=(0,)),
     row("DenseGeneral", 4, axis=(1, 2), use_bias=False, batch_dims=(0,)),
     row("Einsum", (4, 5), "abcd,de->abce"),
     row("Einsum", (4, 5), "...c,cd->...d"),
     row("Einsum", (6, 4, 5), "abcd,bde->aceb"),
     row("Einsum", (4, 5), "abcd , de -> abce", use_bias=False),
+    row("Einsum", (6, 4, 5), "a...d,b...e->a...be", x=(3, 4, 2)),
+    row("Einsum", (4, 6, 5), "ab...,bc...->ac...", x=(3, 4, 5), param_dtype=jnp.bfloat16),
+    row("Einsum", (4, 5), "...c,cd->...d", preferred_element_type=jnp.bfloat16, use_bias=False),
     row("Einsum", (4, 5), call={"einsum_str": "abcd,de->abce"}),
     row("Embed", 7, 3, x=jnp.array([[1, 2], [6, 0]])),
     row("Embed", 1, 3, x=jnp.array([[0, 0]])),
@@ -67,6 +77,10 @@ CONV = [
     row("Conv", 3, (2, 2, 2), x=(1, 4, 4, 4, 2)),
     row("Conv", 3, (3, 3), mask=jnp.ones((3, 3, 4, 3)).at[0].set(0)),
     row("Conv", 3, (3, 3), dtype=jnp.bfloat16),
+    row("Conv", 3, (3, 3), param_dtype=jnp.bfloat16, precision="highest"),
+    row("Conv", 3, (3, 3), x=jnp.ones((1, 5, 5, 2), int)),
+    row("ConvLocal", 2, (3,), padding="CAUSAL", x=(2, 5, 3), dtype=jnp.bfloat16),
+    row("ConvLocal", 2, (3,), padding="CIRCULAR", kernel_dilation=2, x=(5, 3)),
     row("ConvLocal", 3, (3, 3)),
     row("ConvLocal", 3, (3, 3), padding="VALID", strides=2, use_bias=False),
     *(
@@ -77,6 +91,10 @@ CONV = [
     ),
     row("ConvTranspose", 3, (5, 4), padding="CIRCULAR", kernel_dilation=(2, 1)),
     row("ConvTranspose", 3, (3,), x=(5, 2)),
+    row("ConvTranspose", 3, (7,), padding="CIRCULAR", x=(2, 3, 2)),
+    row("ConvTranspose", 3, (4,), strides=(3,), padding="CIRCULAR", x=(2, 3, 2), use_bias=False),
+    row("ConvTranspose", 3, (2,), padding=1, x=(2, 5, 2), dtype=jnp.bfloat16),
+    row("ConvTranspose", 3, (2,), mask=jnp.zeros((2, 2, 3)), x=(2, 5, 2)),
     row("ConvTranspose", 3, 2, x=(2, 5, 2)),
 ]
 
@@ -118,6 +136,12 @@ NORM = [
     row("GroupNorm", 2, dtype=jnp.bfloat16),
     row("GroupNorm", 2, call=FEATURE_MASK),
     row("GroupNorm", 2, use_fast_variance=False, x=(3, 4)),
+    row("GroupNorm", 2, call={"mask": jnp.arange(288).reshape(IMAGE) % 3 > 0}),
+    row("GroupNorm", 2, use_scale=False, param_dtype=jnp.bfloat16),
+    row("LayerNorm", x=(2, 4), param_dtype=jnp.bfloat16),
+    row("LayerNorm", x=jnp.ones((2, 4), jnp.complex64)),
+    row("LayerNorm", x=jnp.ones((2, 4), int)),
+    row("InstanceNorm", call=BATCH_MASK, dtype=jnp.float16),
     row("InstanceNorm"),
     row("InstanceNorm", feature_axes=(1, -1)),
     row("InstanceNorm", use_scale=False),
@@ -156,6 +180,23 @@ ATTENTION = [
     row(MHA, 4, x=TOKENS, call={"inputs_k": normal(2, 3, 8)}),
     row(MHA, 4, x=TOKENS, call={"inputs_k": normal(2, 3, 8), "inputs_v": normal(2, 3, 6)}),
     row("MultiHeadAttention", 4, x=TOKENS),
+    *(
+        row("MultiHeadAttention", 2, x=TOKENS, **settings)
+        for settings in (
+            {"normalize_qk": True, "dtype": jnp.bfloat16},
+            {"param_dtype": jnp.float16, "precision": "highest"},
+            {"out_kernel_init": nn_init.zeros, "out_bias_init": nn_init.ones},
+            {"dropout_rate": 0.3, "call": {"deterministic": True}},
+            {"dropout_rate": 0.3, "call": {"deterministic": False, "dropout_rng": KEY}},
+            {"qkv_dot_general": jax.lax.dot_general},
+            {"attention_fn": lambda query, key, value, mask=None, dtype=None: value},
+            {"attention_fn": lambda query, key, value, **ignored: query},
+            {
+                "qk_attn_weights_einsum_cls": lambda: jnp.einsum,
+                "attn_weights_value_einsum_cls": lambda: jnp.einsum,
+            },
+        )
+    ),
 ]
 
 
@@ -177,33 +218,66 @@ def test_layer_is_that_of_flax(same_as_flax, name, args, settings, x, call):
     same_as_flax(program)
 
 
-def takes_gradients(row):
-    """The first row of each layer, and those that change how a result depends on parameters."""
-    name, _, settings, _, call = row.values
-    first = next(each for each in ROWS if each.values[0] == name)
-    changing = {"use_fast_variance", "transpose_kernel", "normalize_qk", "batch_dims"}
-    return row is first or bool(changing & {*settings, *call})
+def loss_of(layer, call):
+    """The sum of squares of all outputs, as a function of parameters, input, other variables."""
+
+    def loss(params, x, rest):
+        streams, variables = STREAMS_OF_CALL, {**rest, **params}
+        out, _ = layer.apply(variables, x, rngs=streams, mutable=COLLECTIONS, **call)
+        return sum(
+            jnp.sum(jnp.square(jnp.abs(y).astype(jnp.float32))) for y in jax.tree.leaves(out)
+        )
+
+    return loss
+
+
+def without_zero_mean(row):
+    """RMSNorm of Flax subtracts a mean of zeros, which changes no bit; linstock leaves it out."""
+    marks = pytest.mark.xfail(strict=True, reason=without_zero_mean.__doc__)
+    settings = row.values[2]
+    is_rms = row.values[0] == "RMSNorm" or settings.get("normalize_qk") == "rms"
+    return pytest.param(*row.values, id=row.id, marks=marks) if is_rms else row
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "settings", "x", "call"), [each for each in ROWS if takes_gradients(each)]
+    ("name", "args", "settings", "x", "call"), [without_zero_mean(each) for each in ROWS]
 )
-def test_gradients_are_those_of_flax(same_as_flax, name, args, settings, x, call):
+def test_layer_and_gradient_have_the_jaxprs_of_flax(same_jaxpr, name, args, settings, x, call):
+    """The same primitives in the same order: exact under jit and on every backend."""
+    inputs = normal(*x) if isinstance(x, tuple) else x
+    streams = STREAMS_OF_CALL
+    by = (0, 1) if jnp.issubdtype(inputs.dtype, jnp.inexact) else 0
+
+    def program(nn):
+        layer = getattr(nn, name)(*args, **settings)
+        init = functools.partial(layer.init, {**STREAMS, **streams}, **call)
+        variables = jax.eval_shape(init, inputs)
+        params = {"params": variables.pop("params", {})}
+        loss = loss_of(layer, call)
+
+        def both(params, x, rest):
+            variables = {**rest, **params}
+            y = layer.apply(variables, x, rngs=streams, mutable=COLLECTIONS, **call)
+            return y, jax.grad(loss, by)(params, x, rest)
+
+        return both, params, inputs, variables
+
+    same_jaxpr(program)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "settings", "x", "call"),
+    [each for each in ROWS if each.values[0] == "RMSNorm"],
+)
+def test_gradients_of_rms_norm_are_those_of_flax(same_as_flax, name, args, settings, x, call):
     inputs = normal(*x) if isinstance(x, tuple) else x
 
     def program(nn):
         layer = getattr(nn, name)(*args, **settings)
-        variables = layer.init({**STREAMS, **STREAMS_OF_CALL}, inputs, **call)
+        variables = layer.init(STREAMS, inputs, **call)
+        return jax.jit(jax.grad(loss_of(layer, call), (0, 1)))(variables, inputs, {})
 
-        def loss(params):
-            varied = {**variables, "params": params}
-            streams = STREAMS_OF_CALL
-            out, _ = layer.apply(varied, inputs, rngs=streams, mutable=COLLECTIONS, **call)
-            return jnp.sum(jnp.sin(out))
-
-        return jax.jit(jax.grad(loss))(variables.get("params", {}))
-
-    same_as_flax(program, rtol=GRADIENT_TOLERANCE)
+    same_as_flax(program)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (0, 1))])
@@ -331,6 +405,38 @@ def test_attention_functions(same_as_flax):
             "Mask needs to have the same shape as weights",
         ),
         (lambda nn: nn.Einsum((4, 5), "abc,cd").init(KEY, normal(2, 3, 4)), "must be explicit"),
+        (lambda nn: nn.Einsum((4, 5), "abc->ab").init(KEY, normal(2, 3, 4)), "exactly one comma"),
+        (
+            lambda nn: nn.Einsum((4, 5), "bc,cd->bd").init(KEY, normal(3, 4), "bc,cd->bd"),
+            "was passed to the constructor and at call time. Should be passed just once.",
+        ),
+        (
+            lambda nn: nn.dot_product_attention_weights(Q, Q, einsum=jnp.einsum, precision="high"),
+            "precision/einsum_dot_general and einsum are mutually exclusive",
+        ),
+        (
+            lambda nn: nn.dot_product_attention(Q, Q, Q, qk_attn_weights_einsum=jnp.einsum),
+            "must be specified together",
+        ),
+        (
+            lambda nn: nn.MultiHeadAttention(
+                2,
+                precision="high",
+                qk_attn_weights_einsum_cls=lambda: jnp.einsum,
+                attn_weights_value_einsum_cls=lambda: jnp.einsum,
+            ).init(KEY, normal(*TOKENS)),
+            "qk_attn_weights_einsum/attn_weights_value_einsum are mutually exclusive",
+        ),
+        (
+            lambda nn: nn.MultiHeadAttention(2, dropout_rate=0.1).init(KEY, normal(*TOKENS)),
+            'Parameter "deterministic" must be passed to the constructor or at call time.',
+        ),
+        (
+            lambda nn: nn.MultiHeadAttention(2).init(KEY, Q, Q, inputs_kv=Q),
+            "If either `inputs_k` or `inputs_v` is not None, `inputs_kv` must be None.",
+        ),
+        (lambda nn: nn.linear.canonicalize_padding([None, 1], 2), "Invalid padding format"),
+        (lambda nn: nn.BatchApply(lambda: 1)(), "requires at least one input with ndim >= 2"),
         (lambda nn: nn.Einsum((4, 5)).init(KEY, normal(2, 3, 4)), "einsum_str"),
         (
             lambda nn: nn.MultiHeadDotProductAttention(2).init(KEY, normal(2, 8), inputs_v=1),
@@ -343,3 +449,109 @@ def test_attention_functions(same_as_flax):
 def test_misuse_of_a_layer_says_what_flax_says(same_error, program, phrase):
     error = same_error(program, phrase)
     assert isinstance(error, ValueError)
+
+
+# Flax asserts these; a ValueError says where and what to do.
+@pytest.mark.parametrize(
+    ("program", "phrase"),
+    [
+        (lambda nn: nn.dot_product_attention(Q, Q, Q[0]), "q, k, v must have same rank."),
+        (lambda nn: nn.dot_product_attention(Q, Q[:, :2], Q[:, :2]), "num_heads must match."),
+        (lambda nn: nn.dot_product_attention(Q, Q, Q[:1]), "k, v lengths must match."),
+        (lambda nn: nn.dot_product_attention(Q, Q[..., :2], Q), "q, k depths must match."),
+        (
+            lambda nn: nn.dot_product_attention(Q[None], Q[None], jnp.ones((3, *Q.shape))),
+            "q, k, v batch dims must match.",
+        ),
+        (lambda nn: nn.combine_masks(Q, Q[0]), "masks must have same rank: (3, 2)"),
+        (lambda nn: nn.MultiHeadAttention(3).init(KEY, Q), "must be divisible by number of heads"),
+        (lambda nn: nn.max_pool(normal(*IMAGE), (2, 2), (1,)), "len((2, 2)) must equal len((1,))"),
+    ],
+)
+def test_what_flax_asserts_is_a_value_error_here(same_error, program, phrase):
+    assert isinstance(same_error(program, phrase, same_class=False), ValueError)
+
+
+@pytest.mark.parametrize(
+    ("program", "phrase"),
+    [
+        (lambda nn: nn.SelfAttention(2), "SelfAttention will be deprecated soon."),
+        (
+            lambda nn: lambda: nn.MultiHeadAttention(2).init(KEY, Q, inputs_kv=Q),
+            "The inputs_kv arg will be deprecated soon.",
+        ),
+        (
+            lambda nn: lambda: nn.MultiHeadAttention(2).init(KEY, Q, Q, jnp.ones((2, 3, 3))),
+            "signature of MultiHeadDotProductAttention's `__call__` method has changed",
+        ),
+    ],
+)
+def test_old_ways_of_attention_warn(program, phrase):
+    from flax import linen as flax_linen
+
+    from linstock import linen
+
+    for nn in (flax_linen, linen):
+        made = program(nn)
+        with pytest.warns(DeprecationWarning, match=re.escape(phrase)):
+            made.init(KEY, Q) if isinstance(made, nn.Module) else made()
+
+
+def test_batch_norm_averages_over_a_mapped_axis(same_jaxpr):
+    def program(nn):
+        layer = nn.BatchNorm(False, axis_name="i")
+        x = normal(3, 2, 4)
+        variables = layer.init(KEY, x[0])
+
+        def apply(variables, x):
+            return jax.vmap(
+                lambda x: layer.apply(variables, x, mutable=["batch_stats"]), axis_name="i"
+            )(x)
+
+        return apply, variables, x
+
+    same_jaxpr(program)
+
+
+def test_layer_norm_averages_over_a_mapped_axis(same_jaxpr):
+    def program(nn):
+        x = normal(3, 2, 4)
+        variables = nn.LayerNorm().init(KEY, x[0])
+        layer = nn.LayerNorm(axis_name="i", use_fast_variance=False)
+        return jax.vmap(layer.apply, (None, 0), axis_name="i"), variables, x
+
+    same_jaxpr(program)
+
+
+def test_private_names_of_norms_and_linear_layers_work_as_in_flax(same_as_flax):
+    """Programs import these from Flax."""
+
+    def program(nn):
+        class Norm(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                axes = nn.normalization._canonicalize_axes(x.ndim, (-1,))
+                mean, var = nn.normalization._compute_stats(x, axes, None, use_mean=False)
+                initial = (nn.initializers.zeros, nn.initializers.ones)
+                settings = (jnp.bfloat16, jnp.float32, 1e-5, True, True)
+                return nn.normalization._normalize(
+                    self, x, mean, var, axes, axes, *settings, *initial
+                )
+
+        return (
+            Norm().init_with_output(KEY, normal(2, 3, 4)),
+            str(nn.linear._conv_dimension_numbers(IMAGE)),
+            nn.linear._normalize_axes((-1, 1), 4),
+            nn.linear._canonicalize_tuple([1, 2]),
+        )
+
+    same_as_flax(program)
+
+
+def test_batch_apply_joins_and_splits_leading_axes(same_as_flax):
+    def program(nn):
+        x = normal(3, 2, 6, 6, 4)
+        call = nn.BatchApply(lambda x, y, z: {"a": nn.max_pool(x, (2, 2)) + y, "b": x + z})
+        return call(x, 2.0, normal(4))
+
+    same_as_flax(program)

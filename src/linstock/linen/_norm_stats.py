@@ -49,7 +49,7 @@ def compute_stats(
         return jnp.zeros(square.shape, square.dtype), square
     if not use_fast_variance:
         (mu,) = averaged(mean(x))
-        return mu, averaged(mean(abs_square(x - jnp.expand_dims(mu, axes))))[0]
+        return mu, averaged(mean(abs_square(x - lax.expand_dims(mu, axes))))[0]
     squared = abs_square(x)
     mu, square = averaged(mean(x), mean(squared))
     # Round-off can make the difference negative.
@@ -82,16 +82,17 @@ def _device_average(axis_name: str | None, groups: Any) -> Callable[..., tuple[A
         return lambda *statistics: statistics
 
     def average(*statistics: Array) -> tuple[Array, ...]:
-        joined = jnp.stack(statistics) if len(statistics) > 1 else statistics[0]
+        alone = len(statistics) == 1
+        joined = statistics[0] if alone else jnp.stack(statistics)
         total = lax.pmean(joined, axis_name, axis_index_groups=groups)  # type: ignore[no-untyped-call]
-        return tuple(total) if len(statistics) > 1 else (total,)
+        return (total,) if alone else tuple(total[i] for i in range(len(statistics)))
 
     return average
 
 
 def abs_square(x: Array) -> Array:
     """The absolute square, which is real for complex input too."""
-    if jnp.iscomplexobj(x):
+    if x.dtype.kind == "c":
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
     return lax.square(x)
 

@@ -109,10 +109,10 @@ def fold_circular(y: Array, sizes: list[int], transpose_kernel: bool) -> Array:
     """
     widths = [(0, 0)]
     for size, length in zip(sizes, y.shape[1:-1], strict=True):
-        excess = length - size
-        center = -(-excess // 2) if transpose_kernel else excess // 2
-        before = -center % size
-        widths.append((before, -(before + length) % size))
+        # Whole rings, as much before as behind: so the center of the kernel stays where it is.
+        total = (size - length) % (2 * size)
+        before = total // 2 if transpose_kernel else total - total // 2
+        widths.append((before, total - before))
     y = jnp.pad(y, [*widths, (0, 0)])
     for axis, size in enumerate(sizes, start=1):
         y = y.reshape((*y.shape[:axis], -1, size, *y.shape[axis + 1 :])).sum(axis)

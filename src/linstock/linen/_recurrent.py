@@ -74,19 +74,20 @@ class _LSTM(RNNCellBase):
     @nowrap
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
         shape = _state_shape(input_shape, self.features)
-        keys = jax.random.split(rng)
-        memory, state = (self.carry_init(key, shape, self.param_dtype) for key in keys)
-        return memory, state
+        first, second = jax.random.split(rng)
+        memory = self.carry_init(first, shape, self.param_dtype)
+        return memory, self.carry_init(second, shape, self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
         return 1
 
     @nowrap
-    def _step(self, memory: Array, gates: dict[str, Array]) -> tuple[Array, Array]:
-        """The new memory and the new state, given what each gate adds up to."""
-        i, f, o = (self.gate_fn(gates[name]) for name in "ifo")
-        memory = f * memory + i * self.activation_fn(gates["g"])
+    def _step(self, memory: Array, total: Callable[[str], Array]) -> tuple[Array, Array]:
+        """The new memory and the new state; `total` gives what a gate adds up to."""
+        i, f = self.gate_fn(total("i")), self.gate_fn(total("f"))
+        g, o = self.activation_fn(total("g")), self.gate_fn(total("o"))
+        memory = f * memory + i * g
         return memory, o * self.activation_fn(memory)
 
 
@@ -107,8 +108,11 @@ class LSTMCell(_LSTM):
         of_state = functools.partial(
             layer, kernel_init=self.recurrent_kernel_init, bias_init=self.bias_init
         )
-        gates = {g: of_input(name=f"i{g}")(inputs) + of_state(name=f"h{g}")(state) for g in "ifgo"}
-        memory, state = self._step(memory, gates)
+
+        def total(gate: str) -> Array:
+            return of_input(name=f"i{gate}")(inputs) + of_state(name=f"h{gate}")(state)
+
+        memory, state = self._step(memory, total)
         return (memory, state), state
 
 
@@ -153,8 +157,7 @@ class OptimizedLSTMCell(_LSTM):
         memory, state = carry
         of_state = self._joined("h", state, True, self.recurrent_kernel_init)
         of_input = self._joined("i", inputs, False, self.kernel_init)
-        gates = {gate: of_input[gate] + of_state[gate] for gate in "ifgo"}
-        memory, state = self._step(memory, gates)
+        memory, state = self._step(memory, lambda gate: of_state[gate] + of_input[gate])
         return (memory, state), state
 
     @nowrap
@@ -276,8 +279,9 @@ class GRUCell(RNNCellBase):
             )
             for gate in "rz"
         )
+        proposed = of_input(name="in")(inputs)
         recalled = of_state(name="hn", bias_init=self.bias_init)(carry)
-        candidate = self.activation_fn(of_input(name="in")(inputs) + reset * recalled)
+        candidate = self.activation_fn(proposed + reset * recalled)
         state = (1.0 - update) * candidate + update * carry
         return state, state
 
@@ -335,7 +339,7 @@ class MGUCell(RNNCellBase):
             name="hn", bias_init=self.activation_bias_init, use_bias=self.reset_gate
         )(carry)
         if self.reset_gate:
-            recalled = forget * recalled
+            recalled = recalled * forget
         proposed = of_input(name="in", bias_init=self.activation_bias_init)(inputs)
         candidate = self.activation_fn(proposed + recalled)
         state = (1.0 - forget) * candidate + forget * carry
@@ -397,9 +401,9 @@ class ConvLSTMCell(RNNCellBase):
     @nowrap
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
         shape = _state_shape(input_shape, self.features)
-        keys = jax.random.split(rng)
-        memory, state = (self.carry_init(key, shape, self.param_dtype) for key in keys)
-        return memory, state
+        first, second = jax.random.split(rng)
+        memory = self.carry_init(first, shape, self.param_dtype)
+        return memory, self.carry_init(second, shape, self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:

@@ -117,7 +117,9 @@ class RNN(Module):
             key = jax.random.key(0) if init_key is None else init_key
             step_shape = inputs.shape[:time_axis] + inputs.shape[time_axis + 1 :]
             carry = self.cell.initialize_carry(key, step_shape)
-        carry, outputs = self._run(carry, inputs, time_axis, seq_lengths)
+        # The carry of each step is kept only where the last step differs between sequences.
+        ends = seq_lengths if return_carry else None
+        carry, outputs = self._run(carry, inputs, time_axis, ends)
         if reverse and keep_order:
             outputs = jax.tree.map(flip, outputs)
         return (carry, outputs) if return_carry else outputs

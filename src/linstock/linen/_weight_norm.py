@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linstock import traverse_util
 from linstock.linen import initializers
 from linstock.linen._methods import compact
 from linstock.linen._module import Module
@@ -26,13 +25,13 @@ def _call_normalized(
     """Calls `wrapper.layer_instance`, whose parameters have passed through `normalize`."""
     layer: Module = wrapper.layer_instance
 
-    def normalize_all(collections: Any) -> dict[str, Any]:
-        flat = traverse_util.flatten_dict(collections)
-        normalized = {
-            path: normalize("/".join((layer.name or "", *path[1:])), value)
-            for path, value in sorted(flat.items())
-        }
-        return traverse_util.unflatten_dict(normalized)
+    def normalize_one(path: Any, value: Array) -> Array:
+        inside = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+        return normalize(f"{layer.name}/{inside}", value)
+
+    def normalize_all(collections: Any) -> Any:
+        # Below metadata boxes too, whose fields are then part of the path.
+        return jax.tree_util.tree_map_with_path(normalize_one, collections)
 
     def call(layer: Module, *args: Any, **kwargs: Any) -> Any:
         return layer(*args, **kwargs)
@@ -62,8 +61,8 @@ class WeightNorm(Module):
         scale_init: makes the scales.
         feature_axes: the axes of the weights that get a norm and a scale for each index; None for
             one norm of all.
-        variable_filter: only weights whose path contains one of these words are normalized; None
-            for all.
+        variable_filter: only weights whose path contains one of these words are normalized; None,
+            or no words, for all.
     """
 
     layer_instance: Module
@@ -81,7 +80,7 @@ class WeightNorm(Module):
         return _call_normalized(self, self._normalize, *args, **kwargs)
 
     def _normalize(self, path: str, weights: Array) -> Array:
-        if self.variable_filter is not None and not any(w in path for w in self.variable_filter):
+        if self.variable_filter and not any(word in path for word in self.variable_filter):
             return weights
         features = (
             () if self.feature_axes is None else canonical_axes(weights.ndim, self.feature_axes)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from linstock import errors
 from linstock.typing import Dtype
@@ -30,10 +29,10 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         if shared is not None:
             return shared
         found = jnp.result_type(*(x for x in args if x is not None))
-        if inexact and not jnp.issubdtype(found, jnp.inexact):
+        if inexact and not _is_inexact(found):
             found = jnp.promote_types(jnp.float32, found)
         return found
-    if inexact and not jnp.issubdtype(dtype, jnp.inexact):
+    if inexact and not _is_inexact(dtype):
         raise ValueError(
             f"Dtype must be inexact: {jnp.dtype(dtype).name}.{errors.at_user_line()} Layers "
             "compute in floating point: leave `dtype` out, and integer inputs count as float32; "
@@ -72,6 +71,6 @@ def _shared_dtype(args: tuple[Any, ...]) -> Any:
     return shared if shared is not None and _is_inexact(shared) else None
 
 
-@functools.lru_cache(maxsize=64)
-def _is_inexact(dtype: np.dtype[Any]) -> bool:
+@functools.lru_cache(maxsize=256)
+def _is_inexact(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.inexact))
