@@ -32,7 +32,7 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         if inexact and not _is_inexact(found):
             found = jnp.promote_types(jnp.float32, found)
         return found
-    if inexact and not _is_inexact(dtype):
+    if inexact and not _is_inexact(dtype):  # type: ignore[arg-type]
         raise ValueError(
             f"Dtype must be inexact: {jnp.dtype(dtype).name}.{errors.at_user_line()} Layers "
             "compute in floating point: leave `dtype` out, and integer inputs count as float32; "
