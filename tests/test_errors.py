@@ -100,6 +100,35 @@ class Outer(nn.Module):
 X = jnp.ones((1, 2))
 VARIABLES = Block().init(KEY, X)
 
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, carry, x):
+        return nn.Dense(2)(carry), x
+
+
+class CountsInLoop(nn.Module):
+    @nn.compact
+    def __call__(self, carry, x):
+        calls = self.variable("counts", "calls", lambda: jnp.zeros(()) if x is None else x.sum())
+        calls.value += 1
+        return carry, x
+
+
+class Holds(nn.Module):
+    inner: nn.Module
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+OWN = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+
+
+def loop(step, carry=X):
+    return Makes(lambda m: nn.scan(step)(m, carry, X)).init(KEY)
+
+
 WORDING = [
     (
         lambda: Model().apply({"params": {"block": VARIABLES["params"]}}, jnp.ones((1, 5))),
@@ -269,6 +298,103 @@ WORDING += [
         lambda: nn.Embed(3, 2).init(KEY, X),
         ValueError,
         ["Input type must be an integer or unsigned integer", "float32"],
+    ),
+    # Lifted transformations
+    (
+        lambda: nn.vmap(nn.Dropout)(0.5, deterministic=False).init({"dropout": KEY}, X),
+        errors.InvalidRngError,
+        [
+            'needs PRNG for "dropout"',
+            HERE,
+            "outside `vmap`, which was not told to take it",
+            r'`split_rngs=\{"dropout": True\}`',
+        ],
+    ),
+    (
+        lambda: nn.vmap(nn.Dense, split_rngs={"params": True})(2).init(KEY, X),
+        errors.ScopeCollectionNotFound,
+        [
+            r'"kernel" from collection "params" in "/vmap\(\)"',
+            HERE,
+            "The collection is there outside `vmap`",
+            r'`variable_axes=\{"params": 0\}` gives every copy variables of its own',
+        ],
+    ),
+    (
+        lambda: nn.scan(Step, length=2)().apply(Step().init(KEY, X, None), X, None),
+        errors.ScopeCollectionNotFound,
+        ['"kernel" from collection "params"', HERE, "outside `scan`", "`variable_broadcast="],
+    ),
+    (
+        lambda: loop(lambda m, carry, x: carry),
+        TypeError,
+        [r"must return a pair `\(carry, ys\)`", r"a \w*Array|a \w*Tracer", HERE, "carry, None"],
+    ),
+    (
+        lambda: loop(lambda m, carry, x: (carry, x, x)),
+        TypeError,
+        ["must return a pair", "returned 3 values", HERE],
+    ),
+    (
+        lambda: loop(lambda m, carry, x: ((carry[0], carry[1].astype(int)), x), carry=(X, X)),
+        TypeError,
+        [
+            "carry input and carry output must have equal types",
+            r"`carry\[1\]`: float32\[1,2\] became int32\[1,2\]",
+            HERE,
+            "cast at the end of the step",
+        ],
+    ),
+    (
+        lambda: nn.scan(CountsInLoop, variable_carry="counts", length=2)().init(KEY, X, None),
+        TypeError,
+        ["`variables.*counts.*calls.*`: nothing became", HERE, "has to exist before the loop"],
+    ),
+    (
+        lambda: nn.scan(CountsInLoop, variable_broadcast="counts")().init(KEY, X, X),
+        ValueError,
+        ["data dependency on the scan body", "from the element", HERE, "`variable_carry`"],
+    ),
+    (
+        lambda: nn.scan(
+            Step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            length=2,
+            check_constancy_invariants=False,
+        )().init(KEY, X, None),
+        ValueError,
+        ["`check_constancy_invariants=True`", HERE, "count as changed"],
+    ),
+    (
+        lambda: nn.scan(Step, **OWN)().init(KEY, X, None),
+        ValueError,
+        ["length should be specified manually", HERE, r"`scan\(..., length=...\)`"],
+    ),
+    (
+        lambda: nn.vmap(nn.Dense, in_axes=None, **OWN)(2).init(KEY, X),
+        ValueError,
+        ["axis_size should be specified manually", HERE, r"`vmap\(..., axis_size=...\)`"],
+    ),
+    (
+        lambda: nn.jit(nn.Dense(2)),
+        errors.TransformTargetError,
+        ["must be applied to Modules classes or functions", HERE],
+    ),
+    (
+        lambda: Makes(lambda m: nn.remat(lambda m: nn.Dense(2))(m)).init(KEY),
+        errors.TransformedMethodReturnValueError,
+        ["cannot return Modules or Variables"],
+    ),
+    (
+        lambda: Makes(lambda m: nn.grad(lambda m, x: x * 2, m, X)).init(KEY),
+        ValueError,
+        ["scalar-valued outputs", r"\(1, 2\)", HERE, "Sum or average"],
+    ),
+    (
+        lambda: Makes(lambda m: nn.vjp(lambda m, x: m(x), Holds(nn.Dense(2)), X)).init(KEY),
+        ValueError,
+        ["modules from elsewhere take part", '"/Dense_0"', HERE, "`multi_scope=True`"],
     ),
 ]
 

@@ -254,10 +254,10 @@ class ModifyScopeVariableError(LinstockError, TypeError):
         variables = {**variables, **updates}
     """
 
-    def __init__(self, col: str, variable_name: str, scope_path: str) -> None:
+    def __init__(self, col: str, variable_name: str, scope_path: str, hint: str = "") -> None:
         super().__init__(
             f'Cannot update variable "{variable_name}" in "{scope_path}" because collection '
-            f'"{col}" is immutable.{_at()} Write `y, updates = model.apply(variables, x, '
+            f'"{col}" is immutable.{_at()}{hint} Write `y, updates = model.apply(variables, x, '
             f'mutable=["{col}"])` and carry `updates` into the next call.'
         )
 

@@ -122,6 +122,7 @@ class Boundary:
             flags=outer.flags,
         )
         inner.rng_counters = outer.rng_counters
+        inner.outside = (self._name or "the transformation", outer)
         return inner
 
     def _debug_path(self, outer: Scope) -> tuple[str, ...]:

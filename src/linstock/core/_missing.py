@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from linstock.core._filters import in_filter
+
 if TYPE_CHECKING:
     from linstock.core._scope import Scope
 
@@ -27,6 +29,50 @@ def missing_hint(scope: Scope, col: str, name: str) -> str:
     return (
         f'"{path[depth]}" is missing: at "{where}", the "{col}" passed in have {_listing(known)}.'
         f"{_nearest(path[depth], known)}"
+    )
+
+
+_REMEDIES = {
+    "vmap": (
+        '`variable_axes={{"{0}": 0}}` gives every copy variables of its own, `{{"{0}": None}}` lets '
+        "them share"
+    ),
+    "scan": (
+        '`variable_axes={{"{0}": 0}}` gives every step variables of its own, '
+        '`variable_broadcast="{0}"` lets them share, `variable_carry="{0}"` hands them on'
+    ),
+    "while_loop": '`carry_variables="{0}"` hands them from turn to turn',
+}
+
+
+def left_outside(scope: Scope, col: str) -> str:
+    """Says so where a lifted transformation has not let in a collection that is there outside."""
+    found = scope.root.outside
+    if found is None:
+        return ""
+    transform, outer = found
+    exists = col in outer.variables() or in_filter(outer.mutable, col)
+    if not exists or (col in scope.root.variables() and in_filter(scope.root.mutable, col)):
+        return left_outside(outer, col)
+    remedy = _REMEDIES.get(transform, '`variables=` says what goes in and comes out: add "{0}"')
+    return (
+        f" The collection is there outside `{transform}`, which was not told to take it: "
+        f"{remedy.format(col)}."
+    )
+
+
+def stream_left_outside(scope: Scope, name: str) -> str:
+    """Says so where a lifted transformation has not let in an rng stream that is there outside."""
+    found = scope.root.outside
+    if found is None:
+        return ""
+    transform, outer = found
+    if name not in outer.rngs:
+        return stream_left_outside(outer, name)
+    return (
+        f" The stream is there outside `{transform}`, which was not told to take it: "
+        f'`split_rngs={{"{name}": True}}` gives every copy or step numbers of its own, False the '
+        "same to all."
     )
 
 

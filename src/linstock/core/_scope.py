@@ -13,7 +13,7 @@ from linstock import errors
 from linstock.core import _meta
 from linstock.core._filters import CollectionFilter, in_filter
 from linstock.core._frozen_dict import FrozenDict
-from linstock.core._missing import missing_hint
+from linstock.core._missing import left_outside, missing_hint, stream_left_outside
 from linstock.core._rng import LazyRng
 from linstock.core._shape_memory import initializer_shapes
 from linstock.core._variable import Variable
@@ -62,6 +62,8 @@ class Scope:
         self.rng_counters: dict[Any, Any] = {}
         self._attachments: dict[Any, Any] | None = None
         self._invalid = False
+        # At the root of scopes inside a lifted transformation: its name, and the scope outside.
+        self.outside: tuple[str, Scope] | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scope) and self._place() == other._place()
@@ -310,7 +312,8 @@ class Scope:
         """
         self._check_valid()
         if not in_filter(self.mutable, col):
-            raise errors.ModifyScopeVariableError(col, name, self.path_text)
+            hint = left_outside(self, col)
+            raise errors.ModifyScopeVariableError(col, name, self.path_text, hint)
         _put(self._mutable_collection(col), name, value)
 
     def variable(
@@ -410,7 +413,7 @@ class Scope:
                 raise errors.ScopeParamShapeError(name, self.path_text, np.shape(leaf), shape)
 
     def _no_collection(self, col: str, name: str) -> errors.ScopeCollectionNotFound:
-        hint = missing_hint(self, col, name)
+        hint = left_outside(self, col).strip() or missing_hint(self, col, name)
         return errors.ScopeCollectionNotFound(col, name, self.path_text, hint)
 
     # ---- Flags
@@ -475,5 +478,5 @@ def _missing_rng(scope: Scope, name: str) -> errors.InvalidRngError:
     return errors.InvalidRngError(
         f'{scope.name} needs PRNG for "{name}". In "{scope.path_text}"'
         f"{f', called from {line}' if line else ''}; the streams passed in: {known}. "
-        f"Write {remedy}."
+        f"{stream_left_outside(scope, name) or f'Write {remedy}.'}"
     )
