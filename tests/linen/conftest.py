@@ -48,8 +48,9 @@ def same_as_flax():
 
 
 def jaxpr_text(fn, *args):
-    """The jaxpr of a function, without addresses and without what nothing uses."""
+    """The lines of a jaxpr, without addresses, types of sizes, and what nothing uses."""
     text = re.sub(r" at 0x[0-9a-f]+", "", str(jax.make_jaxpr(fn)(*args)))
+    text = re.sub(r"np\.int64\((-?\d+)\)", r"\1", text)
     return [line for line in text.splitlines() if not re.match(r" *_:\S+ = .*[^\[{]$", line)]
 
 
