@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linstock.linen.dtypes import as_array
 from linstock.typing import Array
 
 Padding = str | Sequence[tuple[int, int]]
@@ -40,7 +40,7 @@ def pool(
     strides = (1,) * len(window) if strides is None else tuple(strides)
     if len(strides) != len(window):
         raise ValueError(f"len({window}) must equal len({strides}): one stride per spatial axis.")
-    x = as_array(inputs)
+    x = inputs if isinstance(inputs, jax.Array) else jnp.asarray(inputs)
     if x.ndim < len(window) + 1:
         raise ValueError(
             f"A window {window} needs an input [spatial..., channels]; got shape {x.shape}."
