@@ -34,8 +34,8 @@ def missing_hint(scope: Scope, col: str, name: str) -> str:
 
 _REMEDIES = {
     "vmap": (
-        '`variable_axes={{"{0}": 0}}` gives every copy variables of its own, `{{"{0}": None}}` lets '
-        "them share"
+        '`variable_axes={{"{0}": 0}}` gives every copy variables of its own, `{{"{0}": None}}` '
+        "lets them share"
     ),
     "scan": (
         '`variable_axes={{"{0}": 0}}` gives every step variables of its own, '
