@@ -34,6 +34,7 @@ from linstock.linen._submodules import (
     register,
 )
 from linstock.linen._summary import NOTHING
+from linstock.traceback_util import api_boundary
 from linstock.typing import Path, PRNGKey, RNGSequences, VariableDict
 
 M = TypeVar("M", bound="Module")
@@ -367,6 +368,7 @@ class Module(ModuleBase):
 
     # ---- The pure boundary
 
+    @api_boundary
     def init(
         self,
         rngs: PRNGKey | RNGSequences,
@@ -400,6 +402,7 @@ class Module(ModuleBase):
         )
         return variables
 
+    @api_boundary
     def init_with_output(
         self,
         rngs: PRNGKey | RNGSequences,
@@ -418,6 +421,7 @@ class Module(ModuleBase):
         )
         return cast(tuple[Any, dict[str, Any]], start(rngs, *args, **kwargs))
 
+    @api_boundary
     def apply(
         self,
         variables: VariableDict,
@@ -450,6 +454,7 @@ class Module(ModuleBase):
         run = _binding.apply(fn, self, mutable=mutable, capture_intermediates=capture_intermediates)
         return run(variables, *args, **kwargs, rngs=rngs)
 
+    @api_boundary
     def lazy_init(
         self,
         rngs: PRNGKey | RNGSequences,
