@@ -24,6 +24,7 @@ from linstock.core._variable import FrozenVariableDict as FrozenVariableDict
 from linstock.core._variable import MutableCollection as MutableCollection
 from linstock.core._variable import MutableVariableDict as MutableVariableDict
 from linstock.core._variable import Variable as Variable
+from linstock.typing import Array as Array
 from linstock.typing import Collection as Collection
 from linstock.typing import PRNGKey as PRNGKey
 from linstock.typing import RNGSequences as RNGSequences

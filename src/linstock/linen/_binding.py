@@ -89,7 +89,7 @@ def _takes_nothing(fn: Any) -> bool:
 @contextmanager
 def _capturing(capture: CaptureIntermediates) -> Iterator[None]:
     if capture is True:
-        CONTEXT.capture_filters.append(_is_call)
+        CONTEXT.capture_filters.append(capture_call_intermediates)
     else:
         CONTEXT.capture_filters.append(capture or None)
     try:
@@ -98,7 +98,8 @@ def _capturing(capture: CaptureIntermediates) -> Iterator[None]:
         CONTEXT.capture_filters.pop()
 
 
-def _is_call(module: Module, method_name: str) -> bool:
+def capture_call_intermediates(module: Module, method_name: str) -> bool:
+    """The filter that `capture_intermediates=True` stands for: every `__call__`."""
     return method_name == "__call__"
 
 

@@ -10,6 +10,7 @@ from linstock.core.scope import Variable as Variable
 from linstock.core.scope import VariableDict as VariableDict
 from linstock.core.scope import union_filters as union_filters
 from linstock.linen._binding import apply as apply
+from linstock.linen._binding import capture_call_intermediates as capture_call_intermediates
 from linstock.linen._binding import init as init
 from linstock.linen._binding import init_with_output as init_with_output
 from linstock.linen._binding import intercept_methods as intercept_methods
