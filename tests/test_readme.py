@@ -1,6 +1,7 @@
 """What README and docs show is true: their Python runs, their commands parse, their files match."""
 
 import ast
+import importlib.util
 import re
 import shlex
 from dataclasses import dataclass
@@ -123,11 +124,15 @@ def test_every_command_is_one_that_exists(command):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         for target in arguments:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    elif program in {"python", "pytest"}:
+        flag, name = arguments[:2]
+        assert flag == {"python": "-m", "pytest": "-p"}[program]
+        assert importlib.util.find_spec(name)
     else:
         assert program == "pip"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_every_link_to_a_file_leads_to_one(page):
-    links = LINK.findall(page.read_text(encoding="utf-8"))
+    links = LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
     assert [link for link in links if not (page.parent / link).exists()] == []
