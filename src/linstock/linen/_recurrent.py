@@ -26,7 +26,8 @@ Carry = Any
 class RNNCellBase(Module):
     """The base class of cells: `(carry, inputs) -> (carry, outputs)`.
 
-    `features` is the size of the carry that a cell makes; a step is as wide as the carry it is given.
+    `features` is the size of the carry that a cell makes; a step is as wide as the carry that it
+    is given.
     """
 
     @nowrap
