@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as flax_linen
 
 from linstock import linen
 
@@ -165,3 +166,24 @@ def test_one_layer_for_both_directions_is_logged(caplog):
 
     Model().init(KEY, SEQUENCES)
     assert "parameters are shared" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "cell", ["LSTMCell", "OptimizedLSTMCell", "SimpleCell", "GRUCell", "MGUCell"]
+)
+def test_a_step_is_as_wide_as_its_carry(same_as_flax, cell):
+    def program(nn):
+        state = jax.random.normal(jax.random.key(2), (2, 4))
+        carry = (state, state) if "LSTM" in cell else state
+        return getattr(nn, cell)(7).init_with_output(KEY, carry, X)
+
+    same_as_flax(program)
+
+
+@pytest.mark.parametrize("cell", ["LSTMCell", "OptimizedLSTMCell", "GRUCell", "MGUCell"])
+def test_parameters_come_in_the_order_of_flax(cell):
+    def names(nn):
+        carry = getattr(nn, cell)(4).initialize_carry(KEY, X.shape)
+        return list(getattr(nn, cell)(4).init(KEY, carry, X)["params"])
+
+    assert names(linen) == names(flax_linen)

@@ -24,7 +24,11 @@ Carry = Any
 
 
 class RNNCellBase(Module):
-    """The base class of cells: `(carry, inputs) -> (carry, outputs)`."""
+    """The base class of cells: `(carry, inputs) -> (carry, outputs)`.
+
+    `features` is the size of the carry that a cell makes; a step is as wide as the carry that it
+    is given.
+    """
 
     @nowrap
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Carry:
@@ -102,7 +106,7 @@ class LSTMCell(_LSTM):
         """One step; the output is the new state."""
         memory, state = carry
         layer = functools.partial(
-            Dense, features=self.features, dtype=self.dtype, param_dtype=self.param_dtype
+            Dense, features=state.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype
         )
         of_input = functools.partial(layer, use_bias=False, kernel_init=self.kernel_init)
         of_state = functools.partial(
@@ -155,33 +159,39 @@ class OptimizedLSTMCell(_LSTM):
     def __call__(self, carry: tuple[Array, Array], inputs: Array) -> tuple[Any, Array]:
         """One step; the output is the new state."""
         memory, state = carry
-        of_state = self._joined("h", state, True, self.recurrent_kernel_init)
-        of_input = self._joined("i", inputs, False, self.kernel_init)
+        width = state.shape[-1]
+        for_input = self._gate(width, use_bias=False, kernel_init=self.kernel_init)
+        for_state = self._gate(width, use_bias=True, kernel_init=self.recurrent_kernel_init)
+        pairs = [
+            (for_input(name=f"i{gate}")(inputs), for_state(name=f"h{gate}")(state))
+            for gate in "ifgo"
+        ]
+        of_state = self._product(state, [params for _, params in pairs])
+        of_input = self._product(inputs, [params for params, _ in pairs])
         memory, state = self._step(memory, lambda gate: of_state[gate] + of_input[gate])
         return (memory, state), state
 
     @nowrap
-    def _joined(
-        self, prefix: str, x: Array, use_bias: bool, kernel_init: Initializer
-    ) -> dict[str, Array]:
-        pairs = [
-            DenseParams(
-                self.features,
-                use_bias,
-                self.param_dtype,
-                kernel_init=kernel_init,
-                bias_init=self.bias_init,
-                name=f"{prefix}{gate}",
-            )(x)
-            for gate in "ifgo"
-        ]
-        kernel = _join([kernel for kernel, _ in pairs])
-        bias = _join([b for _, b in pairs if b is not None]) if use_bias else None
+    def _gate(self, width: int, **settings: Any) -> Callable[..., DenseParams]:
+        return functools.partial(
+            DenseParams,
+            width,
+            param_dtype=self.param_dtype,
+            bias_init=self.bias_init,
+            **settings,
+        )
+
+    @nowrap
+    def _product(self, x: Array, gates: list[tuple[Array, Array | None]]) -> dict[str, Array]:
+        """What each gate takes from `x`, by one product with the kernels side by side."""
+        biases = [bias for _, bias in gates if bias is not None]
+        kernel, bias = _join([kernel for kernel, _ in gates]), _join(biases) if biases else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jnp.dot(x, kernel)
         if bias is not None:
             y = y + as_row(bias, y.ndim)
-        return dict(zip("ifgo", lax.split(y, (self.features,) * 4, y.ndim - 1), strict=True))
+        width = y.shape[-1] // len(gates)
+        return dict(zip("ifgo", lax.split(y, (width,) * 4, y.ndim - 1), strict=True))
 
 
 def _join(arrays: list[Array]) -> Array:
@@ -221,7 +231,7 @@ class SimpleCell(RNNCellBase):
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step; the output is the new state."""
         layer = functools.partial(
-            Dense, self.features, dtype=self.dtype, param_dtype=self.param_dtype
+            Dense, carry.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype
         )
         of_input = layer(name="i", kernel_init=self.kernel_init, bias_init=self.bias_init)
         of_state = layer(name="h", use_bias=False, kernel_init=self.recurrent_kernel_init)
@@ -269,7 +279,7 @@ class GRUCell(RNNCellBase):
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step; the output is the new state."""
         layer = functools.partial(
-            Dense, features=self.features, dtype=self.dtype, param_dtype=self.param_dtype
+            Dense, features=carry.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype
         )
         of_input = functools.partial(layer, kernel_init=self.kernel_init, bias_init=self.bias_init)
         of_state = functools.partial(layer, kernel_init=self.recurrent_kernel_init)
@@ -327,7 +337,7 @@ class MGUCell(RNNCellBase):
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step; the output is the new state."""
         layer = functools.partial(
-            Dense, features=self.features, dtype=self.dtype, param_dtype=self.param_dtype
+            Dense, features=carry.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype
         )
         of_input = functools.partial(layer, kernel_init=self.kernel_init)
         of_state = functools.partial(layer, kernel_init=self.recurrent_kernel_init)

@@ -26,3 +26,7 @@ from linstock.linen._activation import softplus as softplus
 from linstock.linen._activation import standardize as standardize
 from linstock.linen._activation import swish as swish
 from linstock.linen._activation import tanh as tanh
+from linstock.linen._methods import compact as compact
+from linstock.linen._module import Module as Module
+from linstock.typing import Array as Array
+from linstock.typing import Dtype as Dtype

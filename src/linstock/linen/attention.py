@@ -1,12 +1,24 @@
 """Attention: functions, masks and multi-head layers."""
 
 from linstock.core.nn._linear import default_kernel_init as default_kernel_init
+from linstock.linen import initializers as initializers
 from linstock.linen._attention import dot_product_attention as dot_product_attention
 from linstock.linen._attention import dot_product_attention_weights as dot_product_attention_weights
 from linstock.linen._linear import DenseGeneral as DenseGeneral
 from linstock.linen._masks import combine_masks as combine_masks
 from linstock.linen._masks import make_attention_mask as make_attention_mask
 from linstock.linen._masks import make_causal_mask as make_causal_mask
+from linstock.linen._merge import merge_param as merge_param
+from linstock.linen._methods import compact as compact
+from linstock.linen._module import Module as Module
 from linstock.linen._multi_head import MultiHeadAttention as MultiHeadAttention
 from linstock.linen._multi_head import MultiHeadDotProductAttention as MultiHeadDotProductAttention
 from linstock.linen._multi_head import SelfAttention as SelfAttention
+from linstock.linen.dtypes import promote_dtype as promote_dtype
+from linstock.typing import Array as Array
+from linstock.typing import DotGeneralT as DotGeneralT
+from linstock.typing import Dtype as Dtype
+from linstock.typing import Initializer as Initializer
+from linstock.typing import PrecisionLike as PrecisionLike
+from linstock.typing import PRNGKey as PRNGKey
+from linstock.typing import Shape as Shape

@@ -28,3 +28,4 @@ from linstock.linen._module import CompactNameScope as CompactNameScope
 from linstock.linen._module import Module as Module
 from linstock.linen._module import ModuleBase as ModuleBase
 from linstock.linen._submodules import share_scope as share_scope
+from linstock.typing import PRNGKey as PRNGKey

@@ -1,6 +1,7 @@
 """Lifted transformations of modules, under the names that `flax.linen.transforms` has."""
 
 from linstock.linen._fingerprint import HashableModule as _HashableProxy  # noqa: F401
+from linstock.linen._module import Module as Module
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint
 from linstock.linen._transforms import cond as cond
@@ -19,3 +20,5 @@ from linstock.linen._transforms import value_and_grad as value_and_grad
 from linstock.linen._transforms import vjp as vjp
 from linstock.linen._transforms import vmap as vmap
 from linstock.linen._transforms import while_loop as while_loop
+from linstock.typing import InOutAxis as InOutAxis
+from linstock.typing import InOutScanAxis as InOutScanAxis
