@@ -35,6 +35,8 @@ def folder(tmp_path_factory):
         assert flax.serialization is linstock.serialization
         assert flax.__version__ == importlib.metadata.version("flax")
         assert flax.__version__.startswith("0.12.")
+        from flax.version import __version__
+        assert __version__ == flax.__version__
         assert not hasattr(flax, "nnx")
         assert not any("site-packages/flax" in str(getattr(module, "__file__", ""))
                        for module in sys.modules.values())

@@ -64,7 +64,7 @@ class _Finder(importlib.metadata.DistributionFinder):
         root, _, rest = fullname.partition(".")
         if root != "flax":
             return None
-        module = _find(rest) if rest else _make_root()
+        module = _OWN[rest]() if rest in _OWN else _find(rest)
         return importlib.util.spec_from_loader(fullname, _Loader(module), is_package=True)
 
     def find_distributions(self, context: Any = None) -> Iterable[importlib.metadata.Distribution]:
@@ -94,6 +94,17 @@ def _make_root() -> types.ModuleType:
     root.__path__ = []
     root.__getattr__ = lambda name: getattr(linstock, name)  # type: ignore[method-assign]
     return root
+
+
+def _make_version() -> types.ModuleType:
+    """The module `flax.version`."""
+    version = types.ModuleType("flax.version")
+    version.__version__ = FLAX_VERSION  # type: ignore[attr-defined]
+    return version
+
+
+_OWN = {"": _make_root, "version": _make_version}
+"""Modules that are not those of linstock, by their path in `flax`."""
 
 
 def install() -> None:
