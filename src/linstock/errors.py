@@ -60,10 +60,13 @@ class LinstockError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        cls = type(self)
-        if cls.__module__ == __name__ and cls.__name__ not in _WITHOUT_PAGE:
-            message = f"{message} ({_PAGES}.{cls.__name__})"
-        super().__init__(message)
+        super().__init__(message + self._page())
+
+    @classmethod
+    def _page(cls) -> str:
+        if cls.__module__ != __name__ or cls.__name__ in _WITHOUT_PAGE:
+            return ""
+        return f" ({_PAGES}.{cls.__name__})"
 
     def __reduce__(self) -> Any:
         # Constructors take what the message is made of, which is gone: it is the message that is
@@ -227,7 +230,9 @@ class ScopeParamShapeError(LinstockError, ValueError):
             for text_axis in [i - len(shape) for i in range(len(shape)) if shape[i] == size][-1:]
         ]
         given = ", ".join(text for text, _ in inputs)
-        self.args = (f"{self} The module was called with {given}.{''.join(blamed[:1])}",)
+        page = self._page()
+        text = str(self).removesuffix(page)
+        self.args = (f"{text} The module was called with {given}.{''.join(blamed[:1])}{page}",)
 
 
 class ScopeVariableNotFoundError(LinstockError, LookupError):
