@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
     program = """
         import sys
         import importlib.metadata
+        import importlib.util
         import flax
         import flax.linen as nn
         from flax.core import FrozenDict, freeze
@@ -33,6 +34,7 @@ def folder(tmp_path_factory):
         assert nn.linear is flax.linen.linear is sys.modules["linstock.linen.linear"]
         assert nn.__spec__.name == "linstock.linen"
         assert flax.serialization is linstock.serialization
+        assert importlib.util.find_spec("flax").name == "flax"
         assert flax.__version__ == importlib.metadata.version("flax")
         assert flax.__version__.startswith("0.12.")
         from flax.version import __version__

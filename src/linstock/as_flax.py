@@ -40,7 +40,8 @@ class _Loader(importlib.abc.Loader):
         return self.module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        module.__spec__ = self.own_spec  # the import system has just put the alias's here
+        if self.own_spec is not None:  # the import system has just put the alias's in its place
+            module.__spec__ = self.own_spec
 
 
 class _Distribution(importlib.metadata.Distribution):
