@@ -17,6 +17,7 @@ from linstock.core._filters import (
     PRNGSequenceFilter,
     in_filter,
     intersect_filters,
+    subtract_filters,
 )
 from linstock.core._lift import VariableGroup, pack, split_in_out, split_keys
 from linstock.core._lift_trace import checkpoint
@@ -155,8 +156,8 @@ def scan(
         data_transform: changes the variable groups and the rng groups inside the step, such as by
             sharding annotations.
         metadata_params: passed to the metadata boxes of variables, such as the name of the axis.
-        check_constancy_invariants: false spares one trace of the step where nothing is shared
-            between steps but what is read.
+        check_constancy_invariants: false spares one trace of the step; the collections of
+            `variable_broadcast` can then only be read, and no result can be `broadcast`.
     """
     axes_in, axes_out = split_in_out(variable_axes)
     splits = list(split_rngs.values())
@@ -179,7 +180,10 @@ def scan(
             groups = (shared, carried, *own)
             if data_transform is not None:
                 groups, keys = data_transform(groups, keys)
-            scope = enter(groups, keys)
+            # Unchecked, a step could give its shared variables values that no other step knows.
+            scope = enter(
+                groups, keys, True if check else subtract_filters(True, variable_broadcast)
+            )
             carry, ys = check_step(fn(scope, carry, *args))
             shared, carried, *own = leave(scope)
             seen[:] = [jax.tree.map(jax.typeof, (carried, carry))]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import weakref
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -50,6 +52,10 @@ def _of_state(value: Any) -> Hashable | None:
 
 
 def _hashed(value: Any) -> Hashable:
+    if type(value).__eq__ is object.__eq__:
+        # Equal to itself only, such as a function: a cache should not keep it alive.
+        with contextlib.suppress(TypeError):  # not every type takes weak references
+            return weakref.ref(value)
     try:
         hash(value)
     except TypeError:
