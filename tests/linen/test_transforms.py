@@ -1,6 +1,8 @@
 """Lifted transformations of modules: variables, results, keys and gradients as in Flax."""
 
 import functools
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -563,3 +565,26 @@ def test_nothing_of_a_trace_is_kept():
     with jax.check_tracer_leaks():
         variables = jax.jit(Top().init)(KEY, X)
         jax.jit(Top().apply)(variables, X)
+
+
+def test_traces_keep_neither_the_class_nor_what_its_fields_hold():
+    class Double:
+        def __call__(self, x):
+            return 2 * x
+
+    class Layer(linen.Module):
+        activation: Double
+
+        @linen.compact
+        def __call__(self, x):
+            return self.activation(linen.Dense(2)(x))
+
+    def run_once():
+        lifted, activation = linen.jit(Layer), Double()
+        lifted(activation).init(KEY, X)
+        return weakref.ref(lifted), weakref.ref(activation)
+
+    lifted, activation = run_once()
+    gc.collect()
+    assert lifted() is None
+    assert activation() is None
