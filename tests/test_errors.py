@@ -363,8 +363,22 @@ WORDING += [
             length=2,
             check_constancy_invariants=False,
         )().init(KEY, X, None),
+        errors.ScopeCollectionNotFound,
+        [HERE, "outside `scan`", "with `check_constancy_invariants=True`, make or change them"],
+    ),
+    (
+        lambda: nn.scan(
+            CountsInLoop, variable_broadcast="counts", check_constancy_invariants=False
+        )().apply({"counts": {"calls": 0.0}}, X, X, mutable=["counts"]),
+        errors.ModifyScopeVariableError,
+        [HERE, "outside `scan`", "let it be changed", "`check_constancy_invariants=True`"],
+    ),
+    (
+        lambda: nn.scan(
+            Step, out_axes=nn.broadcast, check_constancy_invariants=False, **OWN
+        )().init(KEY, X, X),
         ValueError,
-        ["`check_constancy_invariants=True`", HERE, "count as changed"],
+        ["need `check_constancy_invariants=True`", "no result can be `broadcast`", HERE],
     ),
     (
         lambda: nn.scan(Step, **OWN)().init(KEY, X, None),
@@ -393,8 +407,8 @@ WORDING += [
     ),
     (
         lambda: Makes(lambda m: nn.vjp(lambda m, x: m(x), Holds(nn.Dense(2)), X)).init(KEY),
-        ValueError,
-        ["modules from elsewhere take part", '"/Dense_0"', HERE, "`multi_scope=True`"],
+        NotImplementedError,
+        ["include other Modules passed as arguments", '"/Dense_0"', HERE, "`multi_scope=True`"],
     ),
 ]
 

@@ -1,6 +1,8 @@
 """Lifted transformations of modules: variables, results, keys and gradients as in Flax."""
 
 import functools
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -410,6 +412,40 @@ def boxes_with_an_axis_more(nn):
     return nn.unbox(variables), specs, lifted().apply(variables, X, None)
 
 
+@program
+def levels_named_after_methods(nn):
+    class Coder(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return self.decode(nn.Dense(3)(self.encode(x)))
+
+        @nn.compact_name_scope
+        def encode(self, x):
+            return nn.Dense(3)(x)
+
+        @nn.compact_name_scope
+        def decode(self, x):
+            return nn.Dense(3)(x) * self.param("scale", nn.initializers.normal(), (3,))
+
+    lifted = nn.jit(Coder), nn.remat(Coder), nn.vmap(Coder, **AXES)
+    return [run(nn, cls(), X) for cls in lifted]
+
+
+@program
+def a_shared_collection_that_is_only_read(nn):
+    class Step(nn.Module):
+        @nn.compact
+        def __call__(self, carry, x):
+            total = self.variable("counts", "total", jnp.ones, (3,))
+            self.sow("intermediates", "carry", carry)
+            return carry + total.value, x
+
+    settings = {"variable_broadcast": ["counts", "intermediates"], "length": 2}
+    unchecked = nn.scan(nn.remat(Step), check_constancy_invariants=False, **settings)
+    variables = nn.scan(Step, variable_broadcast="counts", length=2)().init(KEY, X, None)
+    return variables, unchecked().apply(variables, X, None, mutable=["counts"])
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_lifted_program_is_the_same_as_in_flax(same_as_flax, name):
     same_as_flax(PROGRAMS[name])
@@ -529,3 +565,26 @@ def test_nothing_of_a_trace_is_kept():
     with jax.check_tracer_leaks():
         variables = jax.jit(Top().init)(KEY, X)
         jax.jit(Top().apply)(variables, X)
+
+
+def test_traces_keep_neither_the_class_nor_what_its_fields_hold():
+    class Double:
+        def __call__(self, x):
+            return 2 * x
+
+    class Layer(linen.Module):
+        activation: Double
+
+        @linen.compact
+        def __call__(self, x):
+            return self.activation(linen.Dense(2)(x))
+
+    def run_once():
+        lifted, activation = linen.jit(Layer), Double()
+        lifted(activation).init(KEY, X)
+        return weakref.ref(lifted), weakref.ref(activation)
+
+    lifted, activation = run_once()
+    gc.collect()
+    assert lifted() is None
+    assert activation() is None

@@ -129,10 +129,8 @@ def _not_constant(index: int, init: Any, element: Any) -> ValueError:
 def _without_values(constants: Any) -> Any:
     if jax.tree.leaves(constants):
         raise ValueError(
-            "Shared results of a scan need `check_constancy_invariants=True`: with False, a "
-            "collection in `variable_broadcast` can be read but not changed, and no result can be "
-            f"`broadcast`.{errors.at_user_line()} Variables that the body creates, as under init, "
-            "count as changed."
+            "Shared results of a scan need `check_constancy_invariants=True`: with False, no "
+            f"result can be `broadcast`.{errors.at_user_line()}"
         )
     return constants
 

@@ -10,13 +10,14 @@ import jax
 
 from linstock import errors
 from linstock.core import _axes_scan, _meta
-from linstock.core._axes_scan import broadcast
+from linstock.core._axes_scan import Broadcast, broadcast
 from linstock.core._carry import check_step, explain_carry
 from linstock.core._filters import (
     CollectionFilter,
     PRNGSequenceFilter,
     in_filter,
     intersect_filters,
+    subtract_filters,
 )
 from linstock.core._lift import VariableGroup, pack, split_in_out, split_keys
 from linstock.core._lift_trace import checkpoint
@@ -60,7 +61,8 @@ def vmap(
         groups = _change_axes(_meta.remove_axis, groups, axes_in.values(), metadata_params)
         size = axis_size
         if size is None:
-            size = _find_size((in_axes, *axes_in.values()), (args, *groups))
+            axes = (in_axes, *axes_in.values())
+            size = _find_size("vmap", axes, (args, *groups), whole=None)
 
         @functools.partial(
             jax.vmap,
@@ -82,29 +84,6 @@ def vmap(
         return y, _change_axes(_meta.add_axis, groups, axes_out.values(), metadata_params)
 
     return pack(inner, list(axes_in), list(axes_out), list(split_rngs), name="vmap")
-
-
-def _find_size(axes: Sequence[Any], trees: Sequence[Any]) -> int:
-    sizes: dict[int, None] = {}
-
-    def note(axis: int | None, tree: Any) -> None:
-        if axis is not None:
-            for leaf in jax.tree.leaves(tree):
-                sizes[leaf.shape[axis]] = None
-
-    for axis, tree in zip(axes, trees, strict=True):
-        jax.tree.map(note, axis, tree, is_leaf=lambda each: each is None)
-    if len(sizes) == 1:
-        return next(iter(sizes))
-    if not sizes:
-        raise ValueError(
-            f"axis_size should be specified manually.{errors.at_user_line()} Neither an argument "
-            "nor a variable has a mapped axis. Write `vmap(..., axis_size=...)`."
-        )
-    raise ValueError(
-        f"Inconsistent batch axis sizes: {set(sizes)}.{errors.at_user_line()} Arguments, along "
-        "`in_axes`, and variables, along `variable_axes`, must all have one size."
-    )
 
 
 def _change_axes(
@@ -155,8 +134,8 @@ def scan(
         data_transform: changes the variable groups and the rng groups inside the step, such as by
             sharding annotations.
         metadata_params: passed to the metadata boxes of variables, such as the name of the axis.
-        check_constancy_invariants: false spares one trace of the step where nothing is shared
-            between steps but what is read.
+        check_constancy_invariants: false spares one trace of the step; the collections of
+            `variable_broadcast` can then only be read, and no result can be `broadcast`.
     """
     axes_in, axes_out = split_in_out(variable_axes)
     splits = list(split_rngs.values())
@@ -168,7 +147,8 @@ def scan(
         shared, carried, *own = groups
         count = length
         if count is None:
-            count = _find_length((*axes_in.values(), in_axes), (*own, args))
+            axes = (*axes_in.values(), in_axes)
+            count = _find_size("scan", axes, (*own, args), whole=broadcast)
         seen: list[Any] = []
         given = shared
 
@@ -179,7 +159,10 @@ def scan(
             groups = (shared, carried, *own)
             if data_transform is not None:
                 groups, keys = data_transform(groups, keys)
-            scope = enter(groups, keys)
+            # Unchecked, a step could give its shared variables values that no other step knows.
+            scope = enter(
+                groups, keys, True if check else subtract_filters(True, variable_broadcast)
+            )
             carry, ys = check_step(fn(scope, carry, *args))
             shared, carried, *own = leave(scope)
             seen[:] = [jax.tree.map(jax.typeof, (carried, carry))]
@@ -237,25 +220,33 @@ def _may_share(
     )
 
 
-def _find_length(axes: Sequence[Any], trees: Sequence[Any]) -> int:
-    lengths: dict[int, None] = {}
+# The setting that tells how often a transformation repeats, and what Flax calls the sizes.
+_SIZES = {"vmap": ("axis_size", "batch axis sizes"), "scan": ("length", "scan lengths")}
+
+
+def _find_size(
+    transform: str, axes: Sequence[Any], trees: Sequence[Any], whole: Broadcast | None
+) -> int:
+    """The size that all of the trees have along their axes; `whole` stands where there is none."""
+    sizes: dict[int, None] = {}
 
     def note(axis: Any, tree: Any) -> None:
-        if axis is not broadcast:
-            lengths.update({leaf.shape[axis]: None for leaf in jax.tree.leaves(tree)})
+        if axis is not whole:
+            sizes.update({leaf.shape[axis]: None for leaf in jax.tree.leaves(tree)})
 
     for axis, tree in zip(axes, trees, strict=True):
-        jax.tree.map(note, axis, tree)
-    if len(lengths) == 1:
-        return next(iter(lengths))
-    if not lengths:
+        jax.tree.map(note, axis, tree, is_leaf=lambda each: each is whole)
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    setting, plural = _SIZES[transform]
+    if not sizes:
         raise ValueError(
-            f"length should be specified manually.{errors.at_user_line()} Neither an argument nor "
-            "a variable goes along the loop. Write `scan(..., length=...)`."
+            f"{setting} should be specified manually.{errors.at_user_line()} Neither an argument "
+            f"nor a variable has an axis to go along. Write `{transform}(..., {setting}=...)`."
         )
     raise ValueError(
-        f"Inconsistent scan lengths: {set(lengths)}.{errors.at_user_line()} Arguments, along "
-        "`in_axes`, and variables, along `variable_axes`, must all have one length."
+        f"Inconsistent {plural}: {set(sizes)}.{errors.at_user_line()} Arguments, along `in_axes`, "
+        "and variables, along `variable_axes`, must all have one size."
     )
 
 

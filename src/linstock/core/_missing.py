@@ -39,7 +39,8 @@ _REMEDIES = {
     ),
     "scan": (
         '`variable_axes={{"{0}": 0}}` gives every step variables of its own, '
-        '`variable_broadcast="{0}"` lets them share, `variable_carry="{0}"` hands them on'
+        '`variable_broadcast="{0}"` lets them share (and, with `check_constancy_invariants=True`, '
+        'make or change them), `variable_carry="{0}"` hands them on'
     ),
     "while_loop": '`carry_variables="{0}"` hands them from turn to turn',
 }
@@ -56,7 +57,8 @@ def left_outside(scope: Scope, col: str) -> str:
         return left_outside(outer, col)
     remedy = _REMEDIES.get(transform, '`variables=` says what goes in and comes out: add "{0}"')
     return (
-        f" The collection is there outside `{transform}`, which was not told to take it: "
+        f" The collection is there outside `{transform}`, which was not told to "
+        f"{'let it be changed' if col in scope.root.variables() else 'take it'}: "
         f"{remedy.format(col)}."
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import weakref
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -25,7 +27,7 @@ def fingerprint(value: Any) -> Hashable:
     if is_module(value):
         state = value._state
         fields = tuple(fingerprint(getattr(value, f)) for f in type(value)._field_table.names)
-        return type(value), fields, state.in_compact
+        return _hashed(type(value)), fields, state.in_compact
     if isinstance(value, Variable):
         return Variable, value.collection, value.name, value.unbox
     if isinstance(value, (list, tuple)):
@@ -50,6 +52,10 @@ def _of_state(value: Any) -> Hashable | None:
 
 
 def _hashed(value: Any) -> Hashable:
+    if type(value).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]
+        # Equal to itself only, such as a function or a class: a cache should not keep it alive.
+        with contextlib.suppress(TypeError):  # not every type takes weak references
+            return weakref.ref(value)
     try:
         hash(value)
     except TypeError:

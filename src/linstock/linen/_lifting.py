@@ -152,13 +152,14 @@ def require_one_scope(crossing: Crossing) -> None:
     """Raises where modules take part whose scopes do not lie inside that of the module itself.
 
     Raises:
-        ValueError: there are some.
+        NotImplementedError: there are some.
     """
     tops, _ = arrange(crossing.scopes)
     if len(tops) > 1:
         foreign = [f'"{scope.path_text}"' for scope in tops[1:]]
-        raise ValueError(
-            "This transformation is of one module and of what lies inside it; modules from "
-            f"elsewhere take part, at {', '.join(foreign)}.{errors.at_user_line()} Pass the module "
-            "that contains them all, or `multi_scope=True` where it is offered."
+        raise NotImplementedError(
+            "This transform does not yet support Modules that include other Modules passed as "
+            f"arguments: those at {', '.join(foreign)} lie outside the module that it is of."
+            f"{errors.at_user_line()} Pass the module that contains them all, or "
+            "`multi_scope=True` where it is offered."
         )

@@ -627,8 +627,9 @@ class CompactNameScope(Module):
 
 
 def _add_name_scopes(module: Module) -> None:
-    # As in Flax, the levels of a module that is built in a compact method lie beside the module.
-    builder = CONTEXT.module_stack[-1]
+    # As in Flax, the levels of a module that is built in a compact method lie beside the module;
+    # not where a lifted transformation builds it again, inside, on a scope.
+    builder = CONTEXT.module_stack[-1] if is_module(module.parent) else None
     owner = builder if builder is not None and builder._state.in_compact else module
     scopes = {}
     for name in module._compact_name_scope_methods:

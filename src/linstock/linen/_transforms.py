@@ -114,8 +114,8 @@ def scan(
         methods: for a class, which methods; `__call__` by default, or a dict from names to
             settings.
         _split_transpose: as for `jax.lax.scan`.
-        check_constancy_invariants: false spares one trace of the step where nothing is shared
-            between the steps but what is read.
+        check_constancy_invariants: false spares one trace of the step; the collections of
+            `variable_broadcast` can then only be read, and no result can be `nn.broadcast`.
     """
     return lift(core_lift.scan, target, _settings(locals(), "target", "methods"), methods)  # type: ignore[no-any-return]
 
