@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.nn import initializers
 
 from linstock import errors
 from linstock.core import _meta
@@ -20,6 +21,7 @@ from linstock.core._variable import Variable
 from linstock.typing import Path, PRNGKey
 
 _MISSING = object()
+
 _EMPTY: Mapping[str, Any] = FrozenDict()
 
 
@@ -242,13 +244,16 @@ class Scope:
         Raises:
             InvalidRngError: neither the stream nor `params` was passed in.
         """
+        return self._next_rng(name).as_jax_rng()
+
+    def _next_rng(self, name: str) -> LazyRng:
         if name not in self.rngs:
             if "params" not in self.rngs:
                 raise _missing_rng(self, name)
             name = "params"
         self._check_valid()
         count = self.rng_counters[name] = self.rng_counters.get(name, 0) + 1
-        return LazyRng.create(self.rngs[name], count).as_jax_rng()
+        return LazyRng.create(self.rngs[name], count)
 
     # ---- Collections
 
@@ -397,7 +402,10 @@ class Scope:
                     raise self._no_collection("params", name)
                 hint = missing_hint(self, "params", name)
                 raise errors.ScopeParamNotFoundError(name, self.path_text, hint)
-            key = self.make_rng("params")
+            rng = self._next_rng("params")
+            # These two do not look at their key, so that it need not be computed.
+            keyless = init_fn is initializers.zeros or init_fn is initializers.ones
+            key = None if keyless else rng.as_jax_rng()
             try:
                 value = init_fn(key, *init_args, **init_kwargs)
             except TypeError as error:
