@@ -394,6 +394,21 @@ def keys_inside_and_after(nn):
 
 
 @program
+def plain_numbers_that_steps_share(nn):
+    class Step(nn.Module):
+        @nn.compact
+        def __call__(self, carry, x):
+            count = self.variable("counts", "whole", lambda: 3)
+            half = self.variable("counts", "half", lambda: jnp.full((2,), 0.5))
+            return carry + count.value, x * half.value[0]
+
+    lifted = nn.scan(Step, variable_broadcast="counts")()
+    variables = lifted.init(STREAMS, 0.0, X)
+    kinds = {name: type(value).__name__ for name, value in variables["counts"].items()}
+    return variables, kinds, lifted.apply(variables, 0.0, X)
+
+
+@program
 def boxes_with_an_axis_more(nn):
     init = nn.with_partitioning(nn.initializers.lecun_normal(), ("in", "out"))
 

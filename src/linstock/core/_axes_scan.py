@@ -66,7 +66,7 @@ def scan(
             shared_out, carry, ys = fn(shared, carry, *joined)
             same = _map_axes(lambda axis, y: y if axis is broadcast else (), out_axes, ys)
             stacked = _map_axes(lambda axis, y: () if axis is broadcast else y, out_axes, ys)
-            return (shared_out, same), carry, stacked
+            return (shared_out, same), (carry, stacked)
 
         constants = None
         if check_constancy_invariants:
@@ -75,10 +75,10 @@ def scan(
 
         def next_carry(carry: Any, element: Any) -> Any:
             nonlocal constants
-            from_step, carry, stacked = step(carry, element)
+            from_step, carry_and_stacked = step(carry, element)
             if constants is None:
                 constants = _without_values(from_step)
-            return carry, stacked
+            return carry_and_stacked
 
         carry, stacked = lax.scan(
             next_carry,
@@ -99,12 +99,8 @@ def scan(
 def _find_constants(step: Callable[..., Any], init: Any, elements: Any) -> Any:
     """The first result of a step, which must depend neither on the carry nor on the element."""
     element = jax.tree.map(_one_of, elements)
-    traced, shapes = jax.make_jaxpr(step, return_shape=True)(init, element)
-    constants, treedef = jax.tree.flatten(shapes[0])
-    number = len(constants)
-    wanted = [i < number for i in range(len(traced.jaxpr.outvars))]
     try:
-        return jax.tree.unflatten(treedef, evaluate_known(traced, wanted)[:number])
+        return evaluate_known(step, init, element)
     except DependsOnInputError as error:
         raise _not_constant(error.index, init, element) from None
 

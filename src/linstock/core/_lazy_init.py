@@ -47,29 +47,19 @@ def known_part(fn: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         leaves, treedef = jax.tree.flatten((args, kwargs))
         unknown = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
-        out: list[Any] = []
-        out_treedef: Any = None
 
-        def of_unknown(*values: Any) -> list[Any]:
-            nonlocal out, out_treedef
+        def of_unknown(*values: Any) -> tuple[Any, tuple[()]]:
             full = list(leaves)
             for i, value in zip(unknown, values, strict=True):
                 full[i] = value
             call_args, call_kwargs = jax.tree.unflatten(treedef, full)
-            out, out_treedef = jax.tree.flatten(fn(*call_args, **call_kwargs))
-            return [leaf for leaf in out if isinstance(leaf, jax.Array)]
+            return fn(*call_args, **call_kwargs), ()
 
-        arrays = iter(_evaluate(of_unknown, [leaves[i] for i in unknown]))
-        known = [next(arrays) if isinstance(leaf, jax.Array) else leaf for leaf in out]
-        return jax.tree.unflatten(out_treedef, known)
+        structs = [leaves[i] for i in unknown]
+        try:
+            return evaluate_known(of_unknown, *structs)
+        except DependsOnInputError as error:
+            struct = structs[error.index]
+            raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}") from None
 
     return wrapper
-
-
-def _evaluate(fn: Callable[..., list[Any]], structs: list[jax.ShapeDtypeStruct]) -> list[Any]:
-    traced = jax.make_jaxpr(fn)(*structs)
-    try:
-        return evaluate_known(traced, [True] * len(traced.jaxpr.outvars))
-    except DependsOnInputError as error:
-        struct = structs[error.index]
-        raise errors.LazyInitError(f"{struct.dtype.name}{list(struct.shape)}") from None
