@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge._capture import SIZES, capture
+from linstock.bridge.capture._export import SIZES, capture
 
 
 class Inner(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from linstock.bridge import ConversionError
-from linstock.bridge import _emit as emit_module
-from linstock.bridge._emit import formatted
+from linstock.bridge.emit import _emit as emit_module
+from linstock.bridge.emit._emit import formatted
 
 NAMES = ["convnet", "vgg", "tied", "buffers", "encoder", "bert", "vit", "resnet18"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge._fields import ABSENT, ClassField, constructor_argument
+from linstock.bridge.structure._fields import ABSENT, ClassField, constructor_argument
 
 
 class Config:

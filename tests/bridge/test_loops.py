@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge._loops import roll
-from linstock.bridge._naming import Assign, For
-from linstock.bridge._tree import Call, Const, Construct, Name, text
+from linstock.bridge.emit._loops import roll
+from linstock.bridge.emit._naming import Assign, For
+from linstock.bridge.ir._tree import Call, Const, Construct, Name, text
 
 
 class Block(nn.Module):

@@ -2,9 +2,9 @@
 
 import torch
 
-import linstock.bridge.lowering  # noqa: F401  registers the rows
-from linstock.bridge._rows import ROWS
-from linstock.bridge.lowering._not_yet import NOT_YET
+import linstock.bridge.lower.aten  # noqa: F401  registers the rows
+from linstock.bridge.lower._rows import ROWS
+from linstock.bridge.lower.aten._not_yet import NOT_YET
 
 
 def core_overloads():

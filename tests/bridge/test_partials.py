@@ -5,9 +5,9 @@ import ast
 import torch
 from torch import nn
 
-from linstock.bridge._naming import Assign, If, Return
-from linstock.bridge._partials import share_settings
-from linstock.bridge._tree import Call, Const, Construct, Name, Op, text
+from linstock.bridge.emit._naming import Assign, If, Return
+from linstock.bridge.emit._partials import share_settings
+from linstock.bridge.ir._tree import Call, Const, Construct, Name, Op, text
 
 TRAIN = Op("not", (Name("train"),))
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from linstock.bridge import InputError
-from linstock.bridge._run import flat_arguments, load_module, path_name, to_jax
+from linstock.bridge.verify._run import flat_arguments, load_module, path_name, to_jax
 
 Pair = collections.namedtuple("Pair", "left right")
 

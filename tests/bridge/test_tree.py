@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from linstock.bridge._tree import (
+from linstock.bridge.ir._tree import (
     Attr,
     Call,
     Const,

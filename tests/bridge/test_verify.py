@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from linstock.bridge import Report, _conversion, to_linen
-from linstock.bridge import _verify as verify_module
-from linstock.bridge._verify import difference, in_float64, source_in_float64
+from linstock.bridge.verify import _verify as verify_module
+from linstock.bridge.verify._verify import difference, in_float64, source_in_float64
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from linstock.bridge import ConversionError, WeightMap, WeightRow, to_linen
-from linstock.bridge._weights import to_numpy, to_tensor
+from linstock.bridge.port._weights import to_numpy, to_tensor
 
 
 def assert_same_bits(found, expected):

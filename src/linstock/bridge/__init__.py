@@ -8,7 +8,7 @@ from linstock.bridge._errors import InputError as InputError
 from linstock.bridge._errors import Missing as Missing
 from linstock.bridge._errors import OutputExistsError as OutputExistsError
 from linstock.bridge._errors import UnsupportedError as UnsupportedError
-from linstock.bridge._verify import OutputError as OutputError
-from linstock.bridge._verify import Report as Report
-from linstock.bridge._weights import WeightMap as WeightMap
-from linstock.bridge._weights import WeightRow as WeightRow
+from linstock.bridge.port._weights import WeightMap as WeightMap
+from linstock.bridge.port._weights import WeightRow as WeightRow
+from linstock.bridge.verify._verify import OutputError as OutputError
+from linstock.bridge.verify._verify import Report as Report

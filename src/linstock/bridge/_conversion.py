@@ -18,15 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from linstock.bridge import _docstring, lowering  # noqa: F401  importing the second registers the lowerings
-from linstock.bridge._capture import SIZES, Capture, capture
-from linstock.bridge._classes import classes_of
-from linstock.bridge._emit import RUNTIMES, Emitted, Needs, emit
 from linstock.bridge._errors import ConversionError, InputError, OutputExistsError, UnsupportedError
-from linstock.bridge._lower import Lowered, lower
-from linstock.bridge._run import Signature, flat_arguments, load_module
-from linstock.bridge._verify import Report, source_in_float64, verify
-from linstock.bridge._weights import WeightMap
+from linstock.bridge.capture._export import SIZES, Capture, capture
+from linstock.bridge.emit import _docstring
+from linstock.bridge.emit._emit import RUNTIMES, Emitted, Needs, emit
+from linstock.bridge.lower import aten as aten  # registers the lowerings
+from linstock.bridge.lower._frame import Lowered, lower
+from linstock.bridge.port._weights import WeightMap
+from linstock.bridge.structure._classes import classes_of
+from linstock.bridge.verify._run import Signature, flat_arguments, load_module
+from linstock.bridge.verify._verify import Report, source_in_float64, verify
 
 LAYOUTS = ("channels_last", "torch")
 

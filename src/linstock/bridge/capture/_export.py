@@ -1,0 +1,244 @@
+"""Capture: a torch model becomes an exported program and the tree of its module calls."""
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from linstock.bridge._errors import CaptureError, InputError
+from linstock.bridge.capture._frames import (
+    FRAME_TAG,
+    NODE_TAG,
+    Frame,
+    Recorder,
+    Watcher,
+    is_library,
+)
+from linstock.bridge.capture._functional import functionalize
+from linstock.bridge.capture._training import Rates, needs_training_rates, training_rates
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """An exported program with the calls that made it.
+
+    Attributes:
+        program: What `torch.export` gave.
+        root: The frame of the model itself.
+        frame_of: Graph node -> the frame it ran in.
+        training_rates: Dropout rates that only train mode shows.
+        notes: What had to be given up on the way, for the report.
+    """
+
+    program: ExportedProgram
+    root: Frame
+    frame_of: dict[torch.fx.Node, Frame]
+    training_rates: Rates
+    notes: list[str]
+
+
+# Which sizes may differ from the example's: all that the model lets, those of the first axes, or
+# none.
+SIZES = ("all", "batch", "fixed")
+
+
+def capture(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, sizes: str
+) -> Capture:
+    """Exports `model` in eval mode.
+
+    Args:
+        model: A model in eval mode; its hooks and weights stay as they are.
+        args: Example inputs.
+        kwargs: Example keyword inputs.
+        sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export
+            refuses.
+
+    Raises:
+        InputError: The model does not run on the example inputs.
+        CaptureError: `torch.export` refuses the model.
+    """
+    _check_runs(model, args, kwargs)
+    notes: list[str] = []
+    failure: Exception | None = None
+    for attempt in _attempts(model, args, kwargs, sizes):
+        recorder = Recorder(model)
+        try:
+            with recorder.listening(model), torch.no_grad(), Watcher():
+                program = torch.export.export(
+                    model, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
+                )
+        except Exception as error:
+            # torch.export raises whatever the model raises under fake tensors; the
+            # last one is reported.
+            failure = error
+            continue
+        if failure is not None and attempt.note:
+            notes.append(f"{attempt.note}: {_first_line(failure)}")
+        node_of_tag = {
+            node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
+        }
+        written, replaced = functionalize(program.graph)
+        notes.extend(_notes_of_writes(program, written))
+        recorder.finish({tag: replaced.get(node, node) for tag, node in node_of_tag.items()})
+        rates = _training_rates(model, program.graph, args, kwargs, notes)
+        return Capture(program, recorder.frames[0], _frames_of(program, recorder), rates, notes)
+    assert failure is not None
+    raise CaptureError(
+        f"torch.export cannot capture `{type(model).__qualname__}`: {_first_line(failure)}",
+        where=_model_line(failure),
+        why="control flow and shapes that depend on values, and foreign tensor libraries, "
+        "cannot be traced",
+        todo="convert a submodule that does not contain that line, or rewrite the line with torch "
+        "operations",
+    ) from failure
+
+
+def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        with torch.no_grad():
+            args, kwargs = pytree.tree_map(_copied, (args, kwargs))  # a model may write to them
+            model(*args, **kwargs)
+    except Exception as error:
+        raise InputError(
+            f"`{type(model).__qualname__}` does not run on the example inputs: "
+            f"{_first_line(error)}",
+            where=_model_line(error),
+            why=f"it was called with {_described(args, kwargs)}",
+            todo="give inputs that the PyTorch model itself accepts",
+        ) from error
+
+
+def _described(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def one(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        return type(value).__name__
+
+    parts = [*map(one, args), *(f"{name}={one(value)}" for name, value in kwargs.items())]
+    return ", ".join(parts) or "no inputs"
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _model_line(error: BaseException) -> str:
+    """The innermost line of the traceback that is neither torch's nor ours."""
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not is_library(file) and "/linstock/" not in file:
+            where = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
+
+
+def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[str]:
+    """A buffer that `forward` writes to in eval mode has its old value again after the call."""
+    buffers = program.graph_signature.inputs_to_buffers
+    for name in sorted(buffers[name] for name in written if name in buffers):
+        yield f"the model writes to its buffer `{name}` in eval mode; the new value is not kept"
+
+
+def _training_rates(
+    model: torch.nn.Module,
+    graph: torch.fx.Graph,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    notes: list[str],
+) -> Rates:
+    if not needs_training_rates(graph):
+        return {}
+    try:
+        return training_rates(model, args, kwargs)
+    except Exception as error:
+        # A model may well refuse train mode on one example; its eval mode is unaffected.
+        notes.append(
+            "dropout inside attention is left out: the model does not run in train mode "
+            f"({_first_line(error)})"
+        )
+        return {}
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Example inputs and dynamic shapes to try, and what the notes say when it comes to that."""
+
+    inputs: Inputs
+    shapes: Any
+    note: str
+
+
+def _attempts(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: str
+) -> Iterator[_Attempt]:
+    """What to try, the freest first."""
+    if sizes != "fixed":
+        inputs: Inputs = (args, kwargs)
+        if _is_single_batch(inputs):
+            inputs = pytree.tree_map(_doubled, inputs)
+        batches = {tensor.shape[0] for tensor in _tensors(inputs)}
+        shared = Dim("batch", min=1) if len(batches) == 1 else Dim.AUTO
+        freest = [(shared, Dim.AUTO, ""), (Dim.AUTO, Dim.AUTO, "")] if sizes == "all" else []
+        batch = "only the batch size is free"
+        for first, rest, note in [*freest, (shared, None, batch), (Dim.AUTO, None, batch)]:
+            free = functools.partial(_dynamic_axes, first=first, rest=rest)
+            yield _Attempt(inputs, _by_argument(model, pytree.tree_map(free, inputs)), note)
+    yield _Attempt((args, kwargs), None, "sizes are fixed to the example's")
+
+
+def _by_argument(model: torch.nn.Module, shapes: Inputs) -> Any:
+    """Dynamic shapes in call order, as torch.export takes them; what `*args` takes is one entry."""
+    positional, keyword = list(shapes[0]), shapes[1]
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        at = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        positional[at:] = [tuple(positional[at:])]
+    return [*positional, *keyword.values()] if positional or keyword else None
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _tensors(inputs: Inputs) -> list[torch.Tensor]:
+    """The inputs that have axes."""
+    leaves = pytree.tree_leaves(inputs)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()]
+
+
+def _is_single_batch(inputs: Inputs) -> bool:
+    tensors = _tensors(inputs)
+    return bool(tensors) and all(tensor.shape[0] == 1 for tensor in tensors)
+
+
+def _doubled(leaf: Any) -> Any:
+    """A batch of one becomes two, because torch.export takes a size of one for a constant."""
+    return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf
+
+
+def _dynamic_axes(leaf: Any, first: Any, rest: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return None
+    return {
+        axis: rest if axis else first for axis in range(leaf.dim()) if axis == 0 or rest is not None
+    }
+
+
+def _frames_of(program: ExportedProgram, recorder: Recorder) -> dict[torch.fx.Node, Frame]:
+    frame_of = {}
+    last = 0
+    for node in program.graph.nodes:
+        last = node.meta.get(FRAME_TAG, last if node.op == "call_function" else 0)
+        frame_of[node] = recorder.frames[last]
+    return frame_of

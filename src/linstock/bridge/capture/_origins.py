@@ -1,0 +1,156 @@
+"""Origins: the line of the model's source that a graph node came from, and the names that the line
+assigns.
+"""
+
+import ast
+import dataclasses
+import functools
+import linecache
+import re
+from dataclasses import dataclass
+
+import torch
+
+from linstock.bridge.capture._frames import SITE_TAG, Site, is_library
+
+STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A statement of the model's source.
+
+    Attributes:
+        file: Source file.
+        line: The line that ran.
+        statement: First line of the statement that the line belongs to.
+        targets: Names that the statement assigns, in order; empty for `return` and the like.
+        outer: Where the line is in a function that `forward` calls, the statement of `forward`.
+    """
+
+    file: str
+    line: int
+    statement: int
+    targets: tuple[str, ...]
+    outer: "Origin | None" = None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def origin_of_site(site: Site | None) -> Origin | None:
+    """The statement at a caller's line."""
+    return None if site is None else _origin(site.file, site.line)
+
+
+def origin_of_node(node: torch.fx.Node) -> Origin | None:
+    """The innermost statement outside torch's own code that made `node`."""
+    site = node.meta.get(SITE_TAG)
+    called = _forward_line(node)
+    if site is not None:
+        inner = _origin(site.file, site.line)
+        is_inside = called is not None and called != inner
+        return dataclasses.replace(inner, outer=called) if is_inside else inner
+    return called
+
+
+def _forward_line(node: torch.fx.Node) -> Origin | None:
+    """The innermost statement of a `forward` that made `node`; the exporter keeps only these."""
+    lines = STACK_LINE.findall(node.meta.get("stack_trace") or "")
+    for file, line in reversed(lines):
+        if not is_library(file):
+            return _origin(file, int(line))
+    return None
+
+
+def part_of(origin: Origin | None, part: int, count: int) -> Origin | None:
+    """The statement, as far as it assigns one of several parts."""
+    if origin is None or len(origin.targets) != count:
+        return origin
+    return dataclasses.replace(origin, targets=(origin.targets[part],))
+
+
+@functools.lru_cache(maxsize=4096)
+def _origin(file: str, line: int) -> Origin:
+    best: ast.stmt | None = None
+    for node in _statements(file):
+        covers = node.lineno <= line <= (node.end_lineno or node.lineno)
+        if covers and (best is None or node.lineno >= best.lineno):
+            best = node
+    if best is None:
+        return Origin(file, line, line, ())
+    return Origin(file, line, best.lineno, _targets(best))
+
+
+@functools.lru_cache(maxsize=256)
+def _statements(file: str) -> tuple[ast.stmt, ...]:
+    tree = _parsed(file)
+    simple = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)
+    return tuple(node for node in ast.walk(tree) if isinstance(node, simple)) if tree else ()
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(file: str) -> ast.Module | None:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def alias_before(origin: Origin, name: str) -> str | None:
+    """The `residual` of a `residual = name` that the source has before a statement, in the same
+    function.
+    """
+    found = None
+    for node in _statements(origin.file):
+        if not (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == name
+        ):
+            continue
+        target = node.targets[0]
+        start = _function_start(origin.file, origin.statement)
+        if isinstance(target, ast.Name) and start <= node.lineno < origin.statement:
+            found = target.id
+    return found
+
+
+def _function_start(file: str, line: int) -> int:
+    """First line of the innermost function around a line."""
+    starts = [
+        node.lineno for node in _functions(file) if node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    return max(starts, default=line)
+
+
+@functools.lru_cache(maxsize=256)
+def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
+    tree = _parsed(file)
+    return (
+        tuple(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)) if tree else ()
+    )
+
+
+def _targets(statement: ast.stmt) -> tuple[str, ...]:
+    if isinstance(statement, ast.Assign):
+        target: ast.expr = statement.targets[0]
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return tuple(_target_name(part) for part in target.elts)
+        return (_target_name(target),)
+    if isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
+        return (_target_name(statement.target),)
+    return ()
+
+
+def _target_name(target: ast.expr) -> str:
+    if isinstance(target, ast.Name):
+        return target.id
+    if isinstance(target, ast.Attribute):
+        return target.attr
+    if isinstance(target, ast.Starred):
+        return _target_name(target.value)
+    if isinstance(target, ast.Subscript):
+        return _target_name(target.value)
+    return ""

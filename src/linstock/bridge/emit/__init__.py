@@ -1,0 +1,1 @@
+"""Emitting: module classes become the text of a Python file."""

@@ -1,0 +1,110 @@
+"""Partials: settings that three or more layers of a method share are written once, with
+`functools.partial`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from linstock.bridge.emit._naming import Assign, For, If, Line, Return
+from linstock.bridge.ir._tree import Call, Const, Construct, Name, Tree, children, rewrite, walk
+
+FEWEST = 3
+Settings = tuple[tuple[str, Tree], ...]
+
+
+def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
+    """The lines with shared settings in front.
+
+    Args:
+        lines: The statements of a method.
+        taken: Names that the method uses already.
+    """
+    layers: dict[str, list[Construct]] = {}
+    for tree in _trees(lines):
+        for part in walk(tree):
+            if (
+                isinstance(part, Construct)
+                and isinstance(part.function, Name)
+                and part.function.id.startswith("nn.")
+            ):
+                layers.setdefault(part.function.id, []).append(part)
+    heads: list[Line] = []
+    names: dict[str, tuple[str, Settings]] = {}
+    for function, made in layers.items():
+        shared = _shared(made)
+        if len(made) < FEWEST or not shared or not _is_shorter(function, shared, len(made)):
+            continue
+        name = _name(function, taken)
+        taken.add(name)
+        names[function] = (name, shared)
+        heads.append(Assign((name,), Call(Name("partial"), (Name(function),), shared)))
+
+    def change(part: Tree) -> Tree | None:
+        if (
+            not isinstance(part, Construct)
+            or not isinstance(part.function, Name)
+            or part.function.id not in names
+        ):
+            return None
+        name, shared = names[part.function.id]
+        rest = tuple(setting for setting in part.settings if setting not in shared)
+        return Construct(Name(name), rest, part.name, part.owner, part.defaults)
+
+    return [*heads, *_rewritten(lines, change)] if names else list(lines)
+
+
+def _shared(made: Sequence[Construct]) -> Settings:
+    """Settings with the same constant or `not train` in every layer, defaults aside."""
+    first = made[0]
+    defaults = dict(first.defaults)
+    return tuple(
+        (key, value)
+        for key, value in first.settings
+        if not key.startswith("*")
+        and defaults.get(key) != value
+        and _is_constant(value)
+        and all((key, value) in other.settings for other in made)
+    )
+
+
+def _is_constant(value: Tree) -> bool:
+    leaves = [part for part in walk(value) if not list(children(part))]
+    return all(isinstance(leaf, Const) or leaf == Name("train") for leaf in leaves)
+
+
+def _is_shorter(function: str, shared: Settings, count: int) -> bool:
+    """Whether the text gets shorter."""
+    width = sum(len(key) + 8 for key, _ in shared)
+    return count * width > len(function) + width + 40
+
+
+def _name(function: str, taken: set[str]) -> str:
+    """`norm` for `nn.BatchNorm`, `conv` for `nn.Conv`."""
+    words = re.findall(r"[A-Z][a-z]*", function)
+    name = words[-1].lower() if words else function.rsplit(".", 1)[-1].lower()
+    while name in taken:
+        name += "_layer"
+    return name
+
+
+def _trees(lines: Sequence[Line]) -> Iterator[Tree]:
+    for line in lines:
+        if isinstance(line, (Assign, Return)):
+            yield line.value
+        else:
+            yield from _trees(line.body)
+
+
+def _rewritten(lines: Sequence[Line], change: Callable[[Tree], Tree | None]) -> list[Line]:
+    changed: list[Line] = []
+    for line in lines:
+        match line:
+            case Assign(targets, value):
+                changed.append(Assign(targets, rewrite(value, change)))
+            case Return(value):
+                changed.append(Return(rewrite(value, change)))
+            case If(test, body):
+                changed.append(If(test, tuple(_rewritten(body, change))))
+            case For(target, source, body):
+                changed.append(For(target, source, tuple(_rewritten(body, change))))
+    return changed

@@ -1,0 +1,1 @@
+"""The intermediate program: expressions, bodies and module classes that know no library."""

@@ -1,0 +1,1 @@
+"""Lowering: the operations of a graph become expressions of the target."""

@@ -1,0 +1,462 @@
+"""The builder of one body: what the lowerings of operations and layers are written with."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.capture._origins import Origin
+from linstock.bridge.ir._body import TRAIN, Body, Statement
+from linstock.bridge.ir._tree import (
+    Attr,
+    Call,
+    Const,
+    Construct,
+    Dim,
+    Index,
+    Name,
+    Op,
+    Ref,
+    Span,
+    Tree,
+    call,
+    literal,
+    method,
+    walk,
+)
+from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Size, Value
+
+JAX_DTYPES = {
+    torch.float32: "jnp.float32",
+    torch.float64: "jnp.float64",
+    torch.float16: "jnp.float16",
+    torch.bfloat16: "jnp.bfloat16",
+    torch.int64: "jnp.int32",
+    torch.int32: "jnp.int32",
+    torch.int16: "jnp.int16",
+    torch.int8: "jnp.int8",
+    torch.uint8: "jnp.uint8",
+    torch.bool: "bool",
+    torch.complex64: "jnp.complex64",
+    torch.complex128: "jnp.complex128",
+}
+
+
+def dtype_name(dtype: torch.dtype) -> Name:
+    """The JAX dtype that stands for a torch dtype; 64-bit integers become JAX's default, 32-bit.
+
+    Raises:
+        LoweringError: JAX has no such dtype.
+    """
+    if dtype not in JAX_DTYPES:
+        raise LoweringError(f"JAX has no twin of the dtype {dtype}")
+    return Name(JAX_DTYPES[dtype])
+
+
+class Builder:
+    """Adds steps to a body and turns values into the form that a step needs."""
+
+    def __init__(self, body: Body, layout: str) -> None:
+        """Starts with an empty body; `layout` is `"channels_last"` or `"torch"`."""
+        self.body = body
+        self.layout = layout
+        self.known: dict[Tree, Ref] = {}
+        self.next_key = 0
+        # The shape and dtype of what the operation at hand gives, and where it stands in
+        # the source.
+        self.shape: tuple[Size, ...] = ()
+        self.dtype: torch.dtype = torch.float32
+        self.parts: list[Value] = []
+        self.origin: Origin | None = None
+        self.hint = "x"
+        self.within = ""
+
+    # ---- steps
+
+    def new_key(self) -> int:
+        """A key for an argument or a step."""
+        self.next_key += 1
+        return self.next_key - 1
+
+    def add(self, tree: Tree, *shapes: tuple[Size, ...], is_tuple: bool = False) -> Ref:
+        """Adds a step, or finds the step that computes the same already."""
+        if tree in self.known:
+            return self.known[tree]
+        if any(part == TRAIN for part in walk(tree)):
+            self.body.uses_train = True
+        key = self.new_key()
+        self.body.statements[key] = Statement(
+            tree, shapes, is_tuple, self.origin, self.hint, self.within
+        )
+        ref = Ref(key)
+        if not _has_effect(tree):
+            self.known[tree] = ref
+        return ref
+
+    def result(
+        self,
+        tree: Tree,
+        *,
+        order: Sequence[int] | None = None,
+        shape: tuple[Size, ...] | None = None,
+        dtype: torch.dtype | None = None,
+        stretched: frozenset[int] = frozenset(),
+        facet: Any = None,
+    ) -> Value:
+        """Adds a step that computes what the operation at hand gives.
+
+        Args:
+            tree: The expression.
+            order: The order it is stored in; PyTorch's when not given.
+            shape: Its logical shape; that of the operation when not given.
+            dtype: Its dtype; that of the operation when not given.
+            stretched: Logical axes that it has one entry for.
+            facet: What else is known.
+        """
+        value = Value(
+            None,
+            self.shape if shape is None else shape,
+            self.dtype if dtype is None else dtype,
+            tuple(order) if order is not None else (),
+            stretched,
+            facet,
+        )
+        ref = self.add(tree, value.stored_shape)
+        self.body.dtypes[ref] = value.dtype
+        return dataclasses.replace(value, tree=ref)
+
+    def results(self, tree: Tree, values: Sequence[Value]) -> list[Value]:
+        """Adds a step that gives a tuple; `values` say what each part is."""
+        ref = self.add(tree, *(value.stored_shape for value in values), is_tuple=True)
+        return [dataclasses.replace(value, tree=Ref(ref.key, i)) for i, value in enumerate(values)]
+
+    # ---- sizes
+
+    def size(self, size: Size) -> Tree:
+        """The expression of a size: a number, or read from the shape of a value at hand.
+
+        Raises:
+            LoweringError: No value at hand has that size.
+        """
+        if isinstance(size, int):
+            return Const(size)
+        found = self.find_size(size)
+        if found is not None:
+            return found
+        return self.size_by_parts(size)
+
+    def find_size(self, size: Size) -> Tree | None:
+        """The first value of the body with a stored axis of this size."""
+        for ref, shape in self.body.stored_shapes():
+            for axis, stored in enumerate(shape):
+                if stored == size:
+                    return Dim(ref, axis)
+        return None
+
+    def size_by_parts(self, size: sympy.Expr) -> Tree:
+        if isinstance(size, (sympy.Add, sympy.Mul)):
+            symbol = "+" if isinstance(size, sympy.Add) else "*"
+            numbers_last = sorted(size.args, key=lambda part: bool(part.is_number))
+            parts = [self.size(size_of_expression(part)) for part in numbers_last]
+            made = parts[0]
+            for part in parts[1:]:
+                if symbol == "+" and isinstance(part, Const) and part.value < 0:
+                    made = Op("-", (made, Const(-part.value)))
+                else:
+                    made = Op(symbol, (made, part))
+            return made
+        if type(size).__name__ in ("FloorDiv", "CleanDiv", "PythonMod", "Mod"):
+            symbol = "%" if "Mod" in type(size).__name__ else "//"
+            left, right = (self.size(size_of_expression(part)) for part in size.args)
+            return Op(symbol, (left, right))
+        if type(size).__name__ in ("Max", "Min"):
+            return call(
+                type(size).__name__.lower(),
+                *(self.size(size_of_expression(part)) for part in size.args),
+            )
+        if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
+            return Op("**", (self.size(size_of_expression(size.base)), Const(int(size.exp))))
+        raise LoweringError(
+            f"the size {size} cannot be read from the shape of any tensor of this module"
+        )
+
+    def sizes(self, sizes: Sequence[Size]) -> tuple[Tree, ...]:
+        """The expressions of several sizes."""
+        return tuple(self.size(size) for size in sizes)
+
+    # ---- forms
+
+    def tree(self, value: Value, order: Sequence[int] | None = None) -> Tree:
+        """The expression of a value, computed and with its axes in the given order (as they are
+        when None).
+        """
+        if isinstance(value.facet, Parameter):
+            return self.read(value, tuple(order) if order is not None else None)
+        value = self.computed(value)
+        assert value.tree is not None
+        if order is None or tuple(order) == value.order:
+            return value.tree
+        return self.moved(value, tuple(order)).tree or value.tree
+
+    def plain(self, value: Value) -> Tree:
+        """The expression of a value with its axes in PyTorch's order and nothing stretched."""
+        return self.tree(self.spread(self.unfolded(value)), range(value.rank))
+
+    def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
+        """The expression of a parameter, stored in the given order."""
+        raise NotImplementedError
+
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+        raise NotImplementedError
+
+    def training_rate(self, kind: str) -> float:
+        """The dropout rate of the operation at hand in training, where eval mode shows none."""
+        raise NotImplementedError
+
+    def moved(self, value: Value, order: tuple[int, ...]) -> Value:
+        """The value with its axes stored in another order."""
+        if order == value.order:
+            return value
+        value = self.computed(value)
+        assert value.tree is not None
+        axes = tuple(value.order.index(axis) for axis in order)
+        stored = tuple(value.stored_shape[axis] for axis in axes)
+        tree = _transposed(self.definition(value.tree), value.tree, axes, value.stored_shape)
+        if isinstance(tree, Ref):
+            return dataclasses.replace(value, tree=tree, order=order)
+        here = self.origin
+        if isinstance(value.tree, Ref) and value.tree.key in self.body.statements:
+            self.origin = self.body.statements[value.tree.key].origin
+        ref = self.add(tree, stored)
+        self.origin = here
+        return dataclasses.replace(value, tree=ref, order=order)
+
+    def definition(self, tree: Tree) -> Tree:
+        """What the step computes that a reference stands for."""
+        if isinstance(tree, Ref) and tree.key in self.body.statements:
+            return self.body.statements[tree.key].tree
+        return tree
+
+    def computed(self, value: Value) -> Value:
+        """The value with an expression, where so far only a facet told what it is."""
+        if value.tree is not None:
+            return value
+        match value.facet:
+            case Parameter():
+                return dataclasses.replace(value, tree=self.read(value, None), facet=None)
+            case Iota():
+                return self._computed_iota(value, value.facet)
+            case Fill(number):
+                return self._computed_fill(value, number)
+        raise AssertionError(f"a value without an expression: {value}")
+
+    def _computed_iota(self, value: Value, iota: Iota) -> Value:
+        size = self.size(value.shape[iota.axis])
+        bounds = (
+            (size,) if iota.start == 0 else (Const(iota.start), Op("+", (Const(iota.start), size)))
+        )
+        tree: Tree = Call(Name("jnp.arange"), bounds)
+        if value.rank > 1:
+            items = [Span() if axis == iota.axis else Const(None) for axis in value.order]
+            while items[-1] == Span() and len(items) > 1 and items[-2] == Span():
+                items.pop()
+            if items[-1] == Span():
+                items.pop()
+            tree = Index(tree, tuple(items))
+        others = frozenset(
+            axis for axis in range(value.rank) if axis != iota.axis and value.shape[axis] != 1
+        )
+        value = dataclasses.replace(value, stretched=others, facet=None)
+        return dataclasses.replace(value, tree=self.add(tree, value.stored_shape))
+
+    def _computed_fill(self, value: Value, number: bool | int | float) -> Value:
+        value = dataclasses.replace(value, stretched=frozenset(), facet=None)
+        shape = value.stored_shape
+        same = next(
+            (ref for ref, stored in self.body.stored_shapes() if stored == shape and shape), None
+        )
+        name = "zeros" if number == 0 else "ones" if number == 1 else "full"
+        extra = (literal(number),) if name == "full" else ()
+        dtype = (("dtype", dtype_name(value.dtype)),)
+        if same is not None and not all(isinstance(size, int) for size in shape):
+            known = () if self.body.dtypes.get(same) == value.dtype else dtype
+            tree = Call(Name(f"jnp.{name}_like"), (same, *extra), known)
+        else:
+            tree = Call(Name(f"jnp.{name}"), (self.shape_tree(shape), *extra), dtype)
+        return dataclasses.replace(value, tree=self.add(tree, shape))
+
+    def shape_tree(self, shape: Sequence[Size]) -> Tree:
+        """A shape as a tuple."""
+        return literal(self.sizes(shape))
+
+    def unfolded(self, value: Value) -> Value:
+        """The value with a folded axis put into PyTorch's order."""
+        fold = value.facet
+        if not isinstance(fold, Folded):
+            return value
+        assert value.tree is not None
+        at = value.position(fold.axis)
+        before, after = value.stored_shape[:at], value.stored_shape[at + 1 :]
+        parts = tuple(fold.sizes[axis] for axis in fold.order)
+        opened = (*before, *parts, *after)
+        tree: Tree = method(value.tree, "reshape", *self.sizes(opened))
+        back = [fold.order.index(axis) for axis in range(len(fold.order))]
+        axes = [*range(at), *(at + i for i in back), *range(at + len(parts), len(opened))]
+        ref = self.add(tree, opened)
+        ref = self.add(method(ref, "transpose", *axes), tuple(opened[axis] for axis in axes))
+        final = self.add(
+            method(ref, "reshape", *self.sizes(value.stored_shape)), value.stored_shape
+        )
+        return dataclasses.replace(value, tree=final, facet=None)
+
+    def spread(self, value: Value) -> Value:
+        """The value with every stretched axis written out."""
+        if not value.stretched:
+            return value
+        value = self.computed(value)
+        if not value.stretched:
+            return value
+        shape = tuple(value.shape[axis] for axis in value.order)
+        tree = call("jnp.broadcast_to", value.tree, self.shape_tree(shape))
+        return dataclasses.replace(value, tree=self.add(tree, shape), stretched=frozenset())
+
+    # ---- elementwise operations
+
+    def elementwise(
+        self, build: Callable[..., Tree], *operands: Any, dtype: torch.dtype | None = None
+    ) -> Value:
+        """A step that combines values entry by entry, broadcasting as PyTorch and NumPy do.
+
+        Args:
+            build: Makes the expression from the operands' expressions.
+            operands: Values and plain numbers.
+            dtype: The dtype that it gives; the operation's when not given.
+        """
+        values = [operand for operand in operands if isinstance(operand, Value)]
+        fold = next((value for value in values if isinstance(value.facet, Folded)), None)
+        if fold is not None and len([value for value in values if value.rank]) > 1:
+            operands = tuple(
+                self.unfolded(operand) if isinstance(operand, Value) else operand
+                for operand in operands
+            )
+            values = [operand for operand in operands if isinstance(operand, Value)]
+            fold = None
+        # Fills are numbers here, unless nothing else gives the result its shape.
+        shaping = [value for value in values if not isinstance(value.facet, Fill)]
+        if not shaping and values:
+            operands = tuple(self.computed(o) if o is values[0] else o for o in operands)
+            values = [operand for operand in operands if isinstance(operand, Value)]
+            shaping = [value for value in values if not isinstance(value.facet, Fill)]
+        # Computing an axis counter or a fill may say which axes it has one entry for.
+        prepared = [
+            operand
+            if not isinstance(operand, Value) or isinstance(operand.facet, (Fill, Parameter))
+            else self.computed(operand)
+            for operand in operands
+        ]
+        shaping = [v for v in prepared if isinstance(v, Value) and not isinstance(v.facet, Fill)]
+        rank = len(self.shape)
+        order = _leading_order(shaping, rank)
+        trees = [self.aligned(operand, rank, order) for operand in prepared]
+        stretched = frozenset(
+            axis
+            for axis in range(rank)
+            if self.shape[axis] != 1 and all(_is_single(value, axis, rank) for value in shaping)
+        )
+        return self.result(
+            build(*trees),
+            order=order,
+            dtype=dtype,
+            stretched=stretched,
+            facet=fold.facet if fold is not None else None,
+        )
+
+    def aligned(self, operand: Any, rank: int, order: tuple[int, ...]) -> Tree:
+        """An operand's expression so that it broadcasts against a value of `rank` axes stored in
+        `order`.
+        """
+        if not isinstance(operand, Value):
+            return self.size(operand) if isinstance(operand, sympy.Expr) else literal(operand)
+        if isinstance(operand.facet, Fill):
+            return literal(operand.facet.value)
+        shift = rank - operand.rank
+        wanted = tuple(axis - shift for axis in order if axis >= shift)
+        tree = self.tree(operand, wanted)
+        # Axes that the operand lacks are in front in PyTorch; here some may stand behind
+        # the ones it has.
+        items: list[Tree] = []
+        for axis in order:
+            if axis >= shift:
+                items.append(Span())
+            elif items:
+                items.append(Const(None))
+        if Const(None) not in items or not operand.rank:
+            return tree
+        stored = iter(operand.shape[axis] for axis in wanted)
+        return self.add(
+            Index(tree, tuple(items)), tuple(next(stored) if i == Span() else 1 for i in items)
+        )
+
+
+def size_of_expression(part: sympy.Expr) -> Size:
+    """An int where the expression is one."""
+    return int(part) if part.is_Integer else part
+
+
+def _leading_order(values: Sequence[Value], rank: int) -> tuple[int, ...]:
+    """The order that most of the data has already."""
+    full = [value for value in values if value.rank == rank]
+    moved = [
+        value for value in full if not value.is_plain and not isinstance(value.facet, Parameter)
+    ]
+    stored = [value for value in full if not isinstance(value.facet, Parameter)]
+    for candidates in (moved, stored):
+        if candidates:
+            return candidates[0].order
+    return tuple(range(rank))
+
+
+def _is_single(value: Value, axis: int, rank: int) -> bool:
+    own = axis - (rank - value.rank)
+    return own < 0 or value.is_single(own)
+
+
+def _transposed(
+    definition: Tree, tree: Tree, axes: tuple[int, ...], stored: tuple[Size, ...]
+) -> Tree:
+    """`tree` with its axes moved; an indexing that only adds axes is written anew."""
+    if isinstance(definition, Index) and isinstance(definition.base, Ref):
+        items = [*definition.items, *[Span()] * (len(axes) - len(definition.items))]
+        is_view = all(item in (Span(), Const(None)) for item in items)
+        kept = [axis for axis in axes if items[axis] == Span()]
+        if is_view and kept == sorted(kept):
+            moved = [items[axis] for axis in axes]
+            while moved and moved[-1] == Span():
+                moved.pop()
+            return Index(definition.base, tuple(moved)) if moved else definition.base
+    match definition:
+        case Call(Attr(Ref() as base, "transpose"), earlier, ()):
+            before = tuple(axis.value for axis in earlier if isinstance(axis, Const))
+            axes = tuple(before[axis] for axis in axes)
+            tree = base
+            if axes == tuple(range(len(axes))):
+                return base
+    if len(axes) == 2:
+        if isinstance(definition, Attr) and definition.name == "T":
+            return definition.base
+        return Attr(tree, "T")
+    swapped = [axis for i, axis in enumerate(axes) if axis != i]
+    if len(swapped) == 2 and len(axes) > 2:
+        return method(tree, "swapaxes", *sorted(swapped))
+    return method(tree, "transpose", *axes)
+
+
+def _has_effect(tree: Tree) -> bool:
+    """Whether the expression makes a submodule or draws random numbers, so that writing it twice
+    differs.
+    """
+    return any(isinstance(part, Construct) or part == Name("self.make_rng") for part in walk(tree))

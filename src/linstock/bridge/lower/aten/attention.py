@@ -1,0 +1,95 @@
+"""Attention as one operation."""
+
+import math
+from typing import Any
+
+import torch
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir._body import TRAIN
+from linstock.bridge.ir._tree import Const, IfElse, Index, Name, Op, Tree, call, method
+from linstock.bridge.ir._values import Value
+from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower._shapes import insert_axis
+
+
+def heads_inside(rank: int) -> tuple[int, ...]:
+    """`[*batch, heads, length, size]` stored as `[*batch, length, heads, size]`."""
+    return (*range(rank - 3), rank - 2, rank - 3, rank - 1)
+
+
+@lowers("aten.scaled_dot_product_attention", accepts="stretched")
+def attention(
+    build: Builder,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
+    """Linen wants `[batch, length, heads, size]`, so that PyTorch's transposes vanish."""
+    if dropout_p:
+        raise LoweringError("attention dropout in a model captured in eval mode")
+    rank = query.rank
+    if rank < 4 or rank != key.rank or rank != value.rank:
+        raise LoweringError(f"attention over {rank} axes")
+    order = heads_inside(rank)
+    trees = [build.tree(build.spread(x), order) for x in (query, key, value)]
+    if enable_gqa and query.shape[-3] != key.shape[-3]:
+        trees[1:] = [_repeated(build, tree, query, key) for tree in trees[1:]]
+    usual = 1 / math.sqrt(query.shape[-1]) if isinstance(query.shape[-1], int) else None
+    if scale is not None and (usual is None or not math.isclose(scale, usual, rel_tol=1e-9)):
+        # Linen always divides by the square root of the size.
+        size = build.size(query.shape[-1])
+        factor: Tree = (
+            Op("*", (Const(scale), call("jnp.sqrt", size)))
+            if usual is None
+            else Const(scale / usual)
+        )
+        trees[0] = Op("*", (trees[0], factor))
+    settings: dict[str, Any] = {}
+    if attn_mask is not None:
+        is_mask = attn_mask.dtype == torch.bool
+        settings["mask" if is_mask else "bias"] = _mask(build, attn_mask, rank)
+    if is_causal:
+        sizes = (*(1,) * (rank - 2), build.size(query.shape[-2]), build.size(key.shape[-2]))
+        settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=Name("bool")))
+    rate = build.training_rate("scaled_dot_product_attention")
+    if rate:
+        settings["dropout_rng"] = IfElse(TRAIN, call("self.make_rng", "dropout"), Const(None))
+        settings["dropout_rate"] = rate
+        settings["broadcast_dropout"] = False
+        settings["deterministic"] = Op("not", (TRAIN,))
+    made: Tree = call("nn.dot_product_attention", *trees, **settings)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        made = _without_blind_rows(build, made, attn_mask, settings["mask"])
+    return build.result(made, order=order)
+
+
+def _without_blind_rows(build: Builder, made: Tree, mask: Value, written: Tree) -> Tree:
+    """Where a query may see no key at all, PyTorch gives zeros and Linen the mean of the values."""
+    if mask.rank < 2 or mask.is_single(mask.rank - 2):
+        build.note(
+            "where a mask hides every key of an example, attention gives zeros in PyTorch and "
+            "the mean of the values here"
+        )
+        return made
+    seen = method(method(written, "any", axis=-1), "swapaxes", -1, -2)
+    return Op("*", (made, Index(seen, (Name("..."), Const(None)))))
+
+
+def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:
+    """Keys or values for every head, where several heads of the queries share one."""
+    count = query.shape[-3] // key.shape[-3]
+    return call("jnp.repeat", tree, build.size(count), axis=-2)
+
+
+def _mask(build: Builder, mask: Value, rank: int) -> Tree:
+    """A mask as `[*batch, heads, query, key]`, with one entry where all agree."""
+    while mask.rank < rank:
+        mask = insert_axis(build, mask, 0)
+    return build.tree(mask, range(rank))

@@ -1,0 +1,140 @@
+"""New tensors: counters, fills, triangles."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir._tree import Name, call
+from linstock.bridge.ir._values import Fill, Iota, Size, Value
+from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower._shapes import insert_axis
+
+
+@lowers("aten.arange", ignores="dtype")
+def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Value:
+    if isinstance(start, int) and step == 1 and not build.dtype.is_floating_point:
+        return Value(None, build.shape, build.dtype, facet=Iota(0, start))
+    bounds = [
+        build.size(bound) if not isinstance(bound, float) else bound for bound in (start, end, step)
+    ]
+    settings: dict[str, Any] = {}
+    if build.dtype.is_floating_point:
+        settings["dtype"] = dtype_name(build.dtype)
+    return build.result(call("jnp.arange", *(bounds if step != 1 else bounds[:2]), **settings))
+
+
+def _filled(build: Builder, number: Any) -> Value:
+    return Value(
+        None, build.shape, build.dtype, facet=Fill(torch.tensor(number).to(build.dtype).item())
+    )
+
+
+@lowers("aten.zeros", "aten.zeros_like", "aten.new_zeros", "aten.zero", ignores="self size dtype")
+def zeros(build: Builder) -> Value:
+    return _filled(build, 0)
+
+
+@lowers("aten.ones", "aten.ones_like", "aten.new_ones", ignores="self size dtype")
+def ones(build: Builder) -> Value:
+    return _filled(build, 1)
+
+
+@lowers("aten.full", "aten.full_like", "aten.new_full", ignores="self size dtype")
+def full(build: Builder, fill_value: Any) -> Value:
+    return _filled(build, fill_value)
+
+
+@lowers("aten.empty", "aten.empty_like", "aten.new_empty", ignores="self size dtype")
+def empty(build: Builder) -> Value:
+    """What stands in an empty tensor is undefined, so that zeros are as good as any."""
+    return _filled(build, 0)
+
+
+@lowers("aten.linspace", ignores="dtype")
+def linspace(build: Builder, start: Any, end: Any, steps: Any) -> Value:
+    settings = _float_dtype(build)
+    return build.result(call("jnp.linspace", start, end, build.size(steps), **settings))
+
+
+@lowers("aten.logspace", ignores="dtype")
+def logspace(build: Builder, start: Any, end: Any, steps: Any, base: float = 10.0) -> Value:
+    settings = _float_dtype(build) | ({} if base == 10.0 else {"base": base})
+    return build.result(call("jnp.logspace", start, end, build.size(steps), **settings))
+
+
+def _float_dtype(build: Builder) -> dict[str, Any]:
+    if build.dtype != torch.float32:
+        raise LoweringError(f"steps of dtype {build.dtype}")
+    return {}
+
+
+@lowers("aten.eye", ignores="dtype")
+def eye(build: Builder, n: Any, m: Any = None) -> Value:
+    sizes = (build.size(n),) if m is None else (build.size(n), build.size(m))
+    return build.result(call("jnp.eye", *sizes, dtype=dtype_name(build.dtype)))
+
+
+@lowers("aten.one_hot")
+def one_hot(build: Builder, self: Value, num_classes: Any = -1) -> Value:
+    if isinstance(num_classes, int) and num_classes < 0:
+        raise LoweringError("a number of classes that depends on the values")
+    classes = build.size(num_classes)
+    return build.result(call("nn.one_hot", build.plain(self), classes, dtype=Name("jnp.int32")))
+
+
+@lowers("aten.tril_indices", ignores="dtype")
+def tril_indices(build: Builder, row: Any, col: Any, offset: int = 0) -> Value:
+    found = call("jnp.tril_indices", build.size(row), offset, build.size(col))
+    return build.result(call("jnp.stack", found))
+
+
+@lowers("aten.triu_indices", ignores="dtype")
+def triu_indices(build: Builder, row: Any, col: Any, offset: int = 0) -> Value:
+    found = call("jnp.triu_indices", build.size(row), offset, build.size(col))
+    return build.result(call("jnp.stack", found))
+
+
+@lowers("aten.meshgrid", accepts="facet")
+def meshgrid(build: Builder, tensors: list[Value], indexing: str = "ij") -> list[Value]:
+    """Every vector along an axis of its own, stretched along the others."""
+    places = list(range(len(tensors)))
+    if indexing == "xy" and len(tensors) > 1:
+        places[:2] = [1, 0]
+    return [
+        _stretched_along(build, tensor, place, part.shape)
+        for tensor, place, part in zip(tensors, places, build.parts, strict=True)
+    ]
+
+
+def _stretched_along(build: Builder, vector: Value, at: int, shape: tuple[Size, ...]) -> Value:
+    value = vector
+    for axis in range(len(shape)):
+        if axis != at:
+            value = insert_axis(build, value, axis)
+    others = frozenset(axis for axis in range(len(shape)) if axis != at and shape[axis] != 1)
+    return dataclasses.replace(value, shape=shape, stretched=others)
+
+
+@lowers("aten.scalar_tensor", ignores="dtype")
+def scalar_tensor(build: Builder, s: Any) -> Value:
+    return _filled(build, s)
+
+
+@lowers("aten.fill", ignores="self")
+def fill(build: Builder, value: Any) -> Value:
+    if isinstance(value, Value):
+        return build.result(call("jnp.full", build.shape_tree(build.shape), build.plain(value)))
+    return _filled(build, value)
+
+
+@lowers("aten.tril")
+def tril(build: Builder, self: Value, diagonal: int = 0) -> Value:
+    return build.result(call("jnp.tril", build.plain(self), *([diagonal] if diagonal else [])))
+
+
+@lowers("aten.triu")
+def triu(build: Builder, self: Value, diagonal: int = 0) -> Value:
+    return build.result(call("jnp.triu", build.plain(self), *([diagonal] if diagonal else [])))

@@ -1,0 +1,570 @@
+"""Entry by entry: arithmetic, comparisons, activations, casts."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from linstock.bridge.ir._tree import Call, Const, Name, Op, Tree, call, method
+from linstock.bridge.ir._values import Fill, Iota, Size, Value
+from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._rows import Row, add_row, lowers
+
+# ---- one operand: ATen name -> function
+
+UNARY = {
+    "abs": "jnp.abs",
+    "absolute": "jnp.abs",
+    "acos": "jnp.arccos",
+    "acosh": "jnp.arccosh",
+    "angle": "jnp.angle",
+    "arccos": "jnp.arccos",
+    "arccosh": "jnp.arccosh",
+    "arcsin": "jnp.arcsin",
+    "arcsinh": "jnp.arcsinh",
+    "arctan": "jnp.arctan",
+    "arctanh": "jnp.arctanh",
+    "asin": "jnp.arcsin",
+    "asinh": "jnp.arcsinh",
+    "atan": "jnp.arctan",
+    "atanh": "jnp.arctanh",
+    "conj_physical": "jnp.conj",
+    "conj": "jnp.conj",
+    "cos": "jnp.cos",
+    "cosh": "jnp.cosh",
+    "deg2rad": "jnp.deg2rad",
+    "digamma": "jax.scipy.special.digamma",
+    "erf": "jax.scipy.special.erf",
+    "erfc": "jax.scipy.special.erfc",
+    "erfinv": "jax.scipy.special.erfinv",
+    "exp": "jnp.exp",
+    "exp2": "jnp.exp2",
+    "expm1": "jnp.expm1",
+    "i0": "jnp.i0",
+    "imag": "jnp.imag",
+    "isfinite": "jnp.isfinite",
+    "isinf": "jnp.isinf",
+    "isnan": "jnp.isnan",
+    "isneginf": "jnp.isneginf",
+    "isposinf": "jnp.isposinf",
+    "lgamma": "jax.scipy.special.gammaln",
+    "log": "jnp.log",
+    "log10": "jnp.log10",
+    "log1p": "jnp.log1p",
+    "log2": "jnp.log2",
+    "log_sigmoid": "nn.log_sigmoid",
+    "logical_not": "jnp.logical_not",
+    "mish": "jax.nn.mish",
+    "rad2deg": "jnp.rad2deg",
+    "real": "jnp.real",
+    "reciprocal": "jnp.reciprocal",
+    "relu": "nn.relu",
+    "relu6": "nn.relu6",
+    "rsqrt": "jax.lax.rsqrt",
+    "selu": "nn.selu",
+    "sigmoid": "nn.sigmoid",
+    "sgn": "jnp.sign",
+    "sign": "jnp.sign",
+    "signbit": "jnp.signbit",
+    "silu": "nn.silu",
+    "sin": "jnp.sin",
+    "sinc": "jnp.sinc",
+    "sinh": "jnp.sinh",
+    "special_expit": "nn.sigmoid",
+    "special_log_ndtr": "jax.scipy.special.log_ndtr",
+    "special_ndtr": "jax.scipy.special.ndtr",
+    "sqrt": "jnp.sqrt",
+    "square": "jnp.square",
+    "tan": "jnp.tan",
+    "tanh": "jnp.tanh",
+}
+ROUNDINGS = {
+    "ceil": "jnp.ceil",
+    "fix": "jnp.trunc",
+    "floor": "jnp.floor",
+    "round": "jnp.round",
+    "trunc": "jnp.trunc",
+}
+
+
+def _unary(function: str) -> Any:
+    def lower(build: Builder, self: Value) -> Value:
+        return build.elementwise(lambda x: call(function, _as_float(build, self, x)), self)
+
+    return lower
+
+
+def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
+    """PyTorch gives float32 for integers where JAX may give another float type."""
+    if build.dtype.is_floating_point and not (
+        value.dtype.is_floating_point or value.dtype.is_complex
+    ):
+        return method(tree, "astype", dtype_name(build.dtype))
+    return tree
+
+
+for _name, _function in UNARY.items():
+    add_row(Row(f"aten.{_name}", _unary(_function), frozenset({"elementwise"}), __file__))
+
+
+def _rounding(function: str) -> Any:
+    def lower(build: Builder, self: Value) -> Value:
+        if not self.dtype.is_floating_point:  # JAX would give floats
+            return self
+        return build.elementwise(lambda x: call(function, x), self)
+
+    return lower
+
+
+for _name, _function in ROUNDINGS.items():
+    add_row(Row(f"aten.{_name}", _rounding(_function), frozenset({"elementwise"}), __file__))
+
+
+@lowers("aten.round.decimals", accepts="elementwise")
+def round_decimals(build: Builder, self: Value, decimals: int) -> Value:
+    return build.elementwise(lambda x: call("jnp.round", x, decimals), self)
+
+
+@lowers("aten.frac", accepts="elementwise")
+def frac(build: Builder, self: Value) -> Value:
+    return build.elementwise(lambda x: Op("-", (x, call("jnp.trunc", x))), self)
+
+
+# ---- two operands: ATen name -> operator or function
+
+BINARY = {
+    "bitwise_and": "&",
+    "bitwise_or": "|",
+    "bitwise_xor": "^",
+    "__and__": "&",
+    "__or__": "|",
+    "__xor__": "^",
+    "__lshift__": "<<",
+    "__rshift__": ">>",
+    "bitwise_left_shift": "<<",
+    "bitwise_right_shift": ">>",
+    "eq": "==",
+    "ge": ">=",
+    "gt": ">",
+    "le": "<=",
+    "lt": "<",
+    "ne": "!=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "not_equal": "!=",
+    "mul": "*",
+    "multiply": "*",
+    "remainder": "%",
+    "__mod__": "%",
+    "floor_divide": "//",
+    "arctan2": "jnp.arctan2",
+    "atan2": "jnp.arctan2",
+    "complex": "jax.lax.complex",
+    "copysign": "jnp.copysign",
+    "float_power": "jnp.float_power",
+    "fmax": "jnp.fmax",
+    "fmin": "jnp.fmin",
+    "fmod": "jnp.fmod",
+    "gcd": "jnp.gcd",
+    "heaviside": "jnp.heaviside",
+    "hypot": "jnp.hypot",
+    "logaddexp": "jnp.logaddexp",
+    "logaddexp2": "jnp.logaddexp2",
+    "max.other": "jnp.maximum",
+    "maximum": "jnp.maximum",
+    "min.other": "jnp.minimum",
+    "minimum": "jnp.minimum",
+    "special_xlogy": "jax.scipy.special.xlogy",
+    "xlogy": "jax.scipy.special.xlogy",
+    "logical_and": "jnp.logical_and",
+    "logical_or": "jnp.logical_or",
+    "logical_xor": "jnp.logical_xor",
+}
+
+
+def combine(symbol: str, left: Tree, right: Tree) -> Tree:
+    """`left symbol right`, or a call where the symbol is a function's name."""
+    return call(symbol, left, right) if symbol[0].isalpha() else Op(symbol, (left, right))
+
+
+def _binary(symbol: str) -> Any:
+    def lower(build: Builder, self: Any, other: Any) -> Value:
+        known = _known_result(build, symbol, self, other)
+        if known is not None:
+            return known
+        return _checked(
+            build, build.elementwise(lambda x, y: combine(symbol, x, y), self, other), self, other
+        )
+
+    return lower
+
+
+def _checked(build: Builder, value: Value, *operands: Any) -> Value:
+    """The value in PyTorch's result dtype, where JAX's promotion would give another.
+
+    In PyTorch a tensor without axes, like a Python number, does not widen one with axes; in JAX it
+    does.
+    """
+    tensors = [
+        operand
+        for operand in operands
+        if isinstance(operand, Value) and not isinstance(operand.facet, Fill)
+    ]
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) < 2 or build.dtype == torch.bool or not build.dtype.is_floating_point:
+        return value
+    if {dtype for dtype in dtypes if dtype.is_floating_point} == {build.dtype}:
+        return value
+    assert value.tree is not None
+    return build.result(
+        method(value.tree, "astype", dtype_name(build.dtype)),
+        order=value.order,
+        stretched=value.stretched,
+    )
+
+
+for _name, _symbol in BINARY.items():
+    add_row(Row(f"aten.{_name}", _binary(_symbol), frozenset({"elementwise"}), __file__))
+
+
+# What is known of constants before anything runs: entries that are all alike stay so.
+FOLDED: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "&": operator.and_,
+    "|": operator.or_,
+    "+": operator.add,
+    "-": operator.sub,
+}
+
+
+def _folded(build: Builder, symbol: str, left: Any, right: Any) -> Value | None:
+    """The result of two whole numbers, at least one of them spread over a tensor."""
+    numbers = [
+        operand.facet.value
+        if isinstance(operand, Value) and isinstance(operand.facet, Fill)
+        else operand
+        for operand in (left, right)
+    ]
+    if symbol not in FOLDED or not all(isinstance(number, int) for number in numbers):
+        return None
+    return Value(None, build.shape, build.dtype, facet=Fill(FOLDED[symbol](*numbers)))
+
+
+def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value | None:
+    """What can be said without computing: masks true everywhere, counters compared with bounds."""
+    folded = _folded(build, symbol, left, right)
+    if folded is not None:
+        return folded
+    if symbol == "&":
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one, Value) and one.facet == Fill(True) and isinstance(other, Value):
+                return _broadcast(build, other)
+    counts_up = isinstance(left, Value) and isinstance(left.facet, Iota) and left.facet.start == 0
+    if symbol == ">=" and counts_up and isinstance(right, int) and right <= 0:
+        return Value(None, build.shape, torch.bool, facet=Fill(True))
+    if symbol == "<=" and isinstance(left, Value) and isinstance(right, Value):
+        return _causal_mask(build, left, right)
+    return None
+
+
+def _broadcast(build: Builder, value: Value) -> Value | None:
+    """The value stretched to the shape of the result."""
+    if value.rank != len(build.shape):
+        return value if value.shape == build.shape else None
+    changed = {axis for axis in range(value.rank) if value.shape[axis] != build.shape[axis]}
+    if any(value.shape[axis] != 1 for axis in changed):
+        return None
+    return Value(
+        value.tree, build.shape, value.dtype, value.order, value.stretched | changed, value.facet
+    )
+
+
+def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
+    """`arange[None, :] <= arange[:, None]`: a query sees itself and what came before."""
+    rank = len(build.shape)
+    if not (isinstance(keys.facet, Iota) and isinstance(queries.facet, Iota)):
+        return None
+    same_start = keys.facet.start == queries.facet.start
+    if (
+        not same_start
+        or (queries.facet.axis, keys.facet.axis) != (rank - 2, rank - 1)
+        or keys.rank != queries.rank
+    ):
+        return None
+    if build.shape[-1] != build.shape[-2]:
+        return None
+    size = build.size(build.shape[-1])
+    ones = call("jnp.ones", (*(1,) * (rank - 2), size, size), dtype=Name("bool"))
+    others = frozenset(axis for axis in range(rank - 2) if build.shape[axis] != 1)
+    return build.result(call("jnp.tril", ones), stretched=others)
+
+
+@lowers("aten.add", accepts="elementwise")
+def add(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
+    if (
+        isinstance(other, (int, float))
+        and other == 0
+        and isinstance(self, Value)
+        and self.dtype == build.dtype
+    ):
+        return self
+    return _scaled(build, "+", self, other, alpha)
+
+
+@lowers("aten.sub", "aten.subtract", accepts="elementwise")
+def sub(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
+    return _scaled(build, "-", self, other, alpha)
+
+
+@lowers("aten.rsub", accepts="elementwise")
+def rsub(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
+    return _scaled(build, "-", other, self, alpha)
+
+
+def _scaled(build: Builder, symbol: str, left: Any, right: Any, alpha: Any) -> Value:
+    def combined(x: Tree, y: Tree) -> Tree:
+        return Op(symbol, (x, y if alpha == 1 else Op("*", (Const(alpha), y))))
+
+    folded = _folded(build, symbol, left, right) if alpha == 1 else None
+    if folded is not None:
+        return folded
+    return _checked(build, build.elementwise(combined, left, right), left, right)
+
+
+@lowers("aten.diff", accepts="facet stretched")
+def diff(
+    build: Builder,
+    self: Value,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Value | None = None,
+    append: Value | None = None,
+) -> Value:
+    counts = isinstance(self.facet, Iota) and self.facet.axis == dim % self.rank
+    before = prepend.facet if prepend is not None else None
+    if counts and n == 1 and append is None and isinstance(before, Fill):
+        assert isinstance(self.facet, Iota)
+        if before.value == self.facet.start - 1:  # a counter grows by one everywhere
+            return Value(None, build.shape, build.dtype, facet=Fill(1))
+    axis = dim % self.rank
+    settings: dict[str, Any] = {} if n == 1 else {"n": n}
+    for name, value in (("prepend", prepend), ("append", append)):
+        if value is not None:
+            settings[name] = build.plain(value)
+    if axis != self.rank - 1:
+        settings["axis"] = axis
+    return build.result(call("jnp.diff", build.plain(self), **settings))
+
+
+@lowers("aten.div", "aten.divide", "aten.true_divide", accepts="elementwise")
+def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None) -> Value:
+    def divided(x: Tree, y: Tree) -> Tree:
+        match rounding_mode:
+            case None:
+                return Op("/", (x, y))
+            case "floor":
+                return Op("//", (x, y))
+            case _:
+                return call("jnp.trunc", Op("/", (x, y)))
+
+    value = _checked(build, build.elementwise(divided, self, other), self, other)
+    if rounding_mode == "trunc" and not build.dtype.is_floating_point:
+        assert value.tree is not None
+        return build.result(
+            method(value.tree, "astype", dtype_name(build.dtype)), order=value.order
+        )
+    return value
+
+
+@lowers("aten.pow", accepts="elementwise")
+def power(build: Builder, self: Any, exponent: Any) -> Value:
+    if isinstance(exponent, float) and exponent.is_integer():
+        exponent = int(exponent)
+    if isinstance(self, Value):
+        base = self
+        if exponent == 0.5:
+            return build.elementwise(lambda x: call("jnp.sqrt", _as_float(build, base, x)), base)
+        if not isinstance(exponent, Value):
+            return build.elementwise(
+                lambda x, y: Op("**", (_as_float(build, base, x), y)), base, exponent
+            )
+    value = build.elementwise(lambda x, y: Op("**", (x, y)), self, exponent)
+    return _checked(build, value, self, exponent)
+
+
+@lowers("aten.neg", "aten.negative", accepts="elementwise")
+def neg(build: Builder, self: Value) -> Value:
+    return build.elementwise(lambda x: Op("neg", (x,)), self)
+
+
+@lowers("aten.bitwise_not", accepts="elementwise")
+def bitwise_not(build: Builder, self: Value) -> Value:
+    return build.elementwise(lambda x: Op("~", (x,)), self)
+
+
+@lowers(
+    "aten.where.self",
+    "aten.where.ScalarOther",
+    "aten.where.ScalarSelf",
+    "aten.where.Scalar",
+    accepts="elementwise",
+)
+def where(build: Builder, condition: Value, self: Any, other: Any) -> Value:
+    value = build.elementwise(lambda c, x, y: call("jnp.where", c, x, y), condition, self, other)
+    return _checked(build, value, self, other)
+
+
+@lowers("aten.masked_fill", accepts="elementwise")
+def masked_fill(build: Builder, self: Value, mask: Value, value: Any) -> Value:
+    return build.elementwise(lambda m, v, x: call("jnp.where", m, v, x), mask, value, self)
+
+
+@lowers("aten.clamp", "aten.clip", accepts="elementwise")
+def clamp(build: Builder, self: Value, min: Any = None, max: Any = None) -> Value:
+    if max is None:
+        return build.elementwise(lambda x, low: call("jnp.maximum", x, low), self, min)
+    if min is None:
+        return build.elementwise(lambda x, high: call("jnp.minimum", x, high), self, max)
+    return build.elementwise(lambda x, low, high: call("jnp.clip", x, low, high), self, min, max)
+
+
+@lowers("aten.addcmul", accepts="elementwise")
+def addcmul(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
+    def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
+        return Op("+", (x, _times(value, Op("*", (y, z)))))
+
+    return build.elementwise(lowered, self, tensor1, tensor2)
+
+
+@lowers("aten.addcdiv", accepts="elementwise")
+def addcdiv(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
+    def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
+        return Op("+", (x, _times(value, Op("/", (y, z)))))
+
+    return build.elementwise(lowered, self, tensor1, tensor2)
+
+
+def _times(factor: Any, tree: Tree) -> Tree:
+    return tree if factor == 1 else Op("*", (Const(factor), tree))
+
+
+@lowers("aten.lerp", accepts="elementwise")
+def lerp(build: Builder, self: Value, end: Value, weight: Any) -> Value:
+    def lowered(x: Tree, y: Tree, w: Tree) -> Tree:
+        return Op("+", (x, Op("*", (w, Op("-", (y, x))))))
+
+    return build.elementwise(lowered, self, end, weight)
+
+
+@lowers("aten.isclose", accepts="elementwise")
+def isclose(
+    build: Builder,
+    self: Value,
+    other: Value,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
+) -> Value:
+    settings = {"rtol": rtol, "atol": atol} | ({"equal_nan": True} if equal_nan else {})
+    return build.elementwise(lambda x, y: call("jnp.isclose", x, y, **settings), self, other)
+
+
+@lowers("aten.nan_to_num", accepts="elementwise")
+def nan_to_num(
+    build: Builder,
+    self: Value,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
+) -> Value:
+    given = {"nan": nan, "posinf": posinf, "neginf": neginf}
+    settings = {name: number for name, number in given.items() if number is not None}
+    return build.elementwise(lambda x: call("jnp.nan_to_num", x, **settings), self)
+
+
+@lowers("aten.polar", accepts="elementwise")
+def polar(build: Builder, abs: Value, angle: Value) -> Value:
+    """`r (cos t + i sin t)`."""
+
+    def lowered(r: Tree, t: Tree) -> Tree:
+        parts = (Op("*", (r, call("jnp.cos", t))), Op("*", (r, call("jnp.sin", t))))
+        return call("jax.lax.complex", *parts)
+
+    return build.elementwise(lowered, abs, angle)
+
+
+@lowers("aten.clamp_min", accepts="elementwise")
+def clamp_min(build: Builder, self: Value, min: Any) -> Value:
+    return clamp(build, self, min=min)
+
+
+@lowers("aten.clamp_max", accepts="elementwise")
+def clamp_max(build: Builder, self: Value, max: Any) -> Value:
+    return clamp(build, self, max=max)
+
+
+# ---- casts and things that change nothing
+
+
+@lowers("aten.to", "aten._to_copy", accepts="elementwise", ignores="dtype other")
+def to(build: Builder, self: Value) -> Value:
+    return cast(build, self)
+
+
+def cast(build: Builder, value: Value) -> Value:
+    """The value in the operation's dtype."""
+    if value.dtype == build.dtype:
+        return value
+    if isinstance(value.facet, Fill):
+        number = torch.tensor(value.facet.value).to(build.dtype).item()
+        return Value(None, value.shape, build.dtype, value.order, value.stretched, Fill(number))
+    if isinstance(value.facet, Iota) and value.tree is None:
+        value = build.computed(value)
+    return build.elementwise(
+        lambda x: Call(method(x, "astype").function, (dtype_name(build.dtype),)), value
+    )
+
+
+@lowers("aten.type_as", accepts="elementwise", ignores="other")
+def type_as(build: Builder, self: Value) -> Value:
+    return cast(build, self)
+
+
+@lowers(
+    "aten.contiguous",
+    "aten.clone",
+    "aten.detach",
+    "aten.alias",
+    "aten.lift_fresh_copy",
+    "aten.positive",
+    accepts="elementwise facet stretched folded",
+)
+def same(build: Builder, self: Value) -> Value:
+    return self
+
+
+def broadcast_shape(*operands: Any) -> tuple[Size, ...]:
+    """The shape that operands broadcast to."""
+    shapes = [operand.shape for operand in operands if isinstance(operand, Value)]
+    rank = max(len(shape) for shape in shapes)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(
+        next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True)
+    )
+
+
+def combined(build: Builder, make: Callable[..., Tree], *operands: Any) -> Value:
+    """`build.elementwise` for a step on the way to what the operation gives, in its dtype."""
+    final = build.shape
+    build.shape = broadcast_shape(*operands)
+    value = build.elementwise(make, *operands)
+    build.shape = final
+    return value

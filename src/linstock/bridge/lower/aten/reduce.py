@@ -1,0 +1,268 @@
+"""Reductions, cumulative operations, softmax, norms."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
+from linstock.bridge.ir._values import Fill, Value
+from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._rows import Row, add_row, lowers
+
+REDUCTIONS = {
+    "mean": "jnp.mean",
+    "sum": "jnp.sum",
+    "prod": "jnp.prod",
+    "amax": "jnp.max",
+    "amin": "jnp.min",
+    "logsumexp": "nn.logsumexp",
+    "all": "jnp.all",
+    "any": "jnp.any",
+    "nansum": "jnp.nansum",
+    "nanmean": "jnp.nanmean",
+}
+
+
+def reduced(
+    build: Builder, function: str, value: Value, dims: Any, keepdim: bool, **settings: Any
+) -> Value:
+    """A reduction over logical axes, wherever they are stored."""
+    axes = (
+        sorted({d % value.rank for d in _as_list(dims)})
+        if _as_list(dims)
+        else list(range(value.rank))
+    )
+    stored = tuple(sorted(value.position(axis) for axis in axes))
+    written: dict[str, Any] = {}
+    if len(stored) < value.rank or keepdim:
+        written["axis"] = stored[0] if len(stored) == 1 else stored
+        if written["axis"] == value.rank - 1:
+            written["axis"] = -1
+    if keepdim:
+        written["keepdims"] = True
+    order: list[int] | tuple[int, ...] = value.order
+    if not keepdim:
+        order = [
+            axis - sum(gone < axis for gone in axes) for axis in value.order if axis not in axes
+        ]
+    return build.result(
+        Call(call(function).function, (build.tree(value),), call("", **written, **settings).kwargs),
+        order=order,
+    )
+
+
+def _as_list(dims: Any) -> list[int]:
+    return [] if dims is None else [dims] if isinstance(dims, int) else list(dims)
+
+
+def _reduction(function: str) -> Any:
+    def lower(build: Builder, self: Value, dim: Any = None, keepdim: bool = False) -> Value:
+        self = _in_result_type(build, self)
+        return reduced(build, function, self, dim, keepdim)
+
+    return lower
+
+
+def _in_result_type(build: Builder, value: Value) -> Value:
+    """The operand in the dtype that PyTorch accumulates and returns in."""
+    both_exact = not (value.dtype.is_floating_point or build.dtype.is_floating_point)
+    if value.dtype == build.dtype or build.dtype == torch.bool or both_exact:
+        return value
+    tree = method(build.tree(value), "astype", dtype_name(build.dtype))
+    return build.result(tree, order=value.order, shape=value.shape)
+
+
+for _name, _function in REDUCTIONS.items():
+    add_row(
+        Row(f"aten.{_name}", _reduction(_function), frozenset(), __file__, frozenset({"dtype"}))
+    )
+
+
+def _spread(function: str) -> Any:
+    def lower(
+        build: Builder,
+        self: Value,
+        dim: Any = None,
+        unbiased: bool = True,
+        correction: Any = None,
+        keepdim: bool = False,
+    ) -> Value:
+        ddof = int(unbiased) if correction is None else correction
+        return reduced(build, function, self, dim, keepdim, **({"ddof": ddof} if ddof else {}))
+
+    return lower
+
+
+for _overload in ("dim", "correction", "default"):
+    add_row(Row(f"aten.var.{_overload}", _spread("jnp.var"), frozenset(), __file__))
+    add_row(Row(f"aten.std.{_overload}", _spread("jnp.std"), frozenset(), __file__))
+
+
+def _extreme(name: str) -> Any:
+    def lower(build: Builder, self: Value, dim: int, keepdim: bool = False) -> list[Value]:
+        best = build.parts[0]
+        build.shape, build.dtype = best.shape, best.dtype
+        values = reduced(build, f"jnp.{name}", self, dim, keepdim)
+        build.dtype = torch.int64
+        return [values, reduced(build, f"jnp.arg{name}", self, dim, keepdim)]
+
+    return lower
+
+
+for _name in ("max", "min"):
+    add_row(Row(f"aten.{_name}.dim", _extreme(_name), frozenset(), __file__))
+    add_row(Row(f"aten.{_name}.default", _reduction(f"jnp.{_name}"), frozenset(), __file__))
+
+
+@lowers("aten.count_nonzero")
+def count_nonzero(build: Builder, self: Value, dim: Any = None) -> Value:
+    return reduced(build, "jnp.count_nonzero", self, dim, False)
+
+
+@lowers("aten.argmax")
+def argmax(build: Builder, self: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    return _arg(build, "jnp.argmax", self, dim, keepdim)
+
+
+@lowers("aten.argmin")
+def argmin(build: Builder, self: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    return _arg(build, "jnp.argmin", self, dim, keepdim)
+
+
+def _arg(build: Builder, function: str, value: Value, dim: int | None, keepdim: bool) -> Value:
+    if dim is None:  # the index counts in PyTorch's order
+        value = build.moved(value, tuple(range(value.rank)))
+    return reduced(build, function, value, dim, keepdim)
+
+
+@lowers("aten.aminmax")
+def aminmax(
+    build: Builder, self: Value, dim: int | None = None, keepdim: bool = False
+) -> list[Value]:
+    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
+
+
+def _moments(function: str) -> Any:
+    def lower(
+        build: Builder,
+        self: Value,
+        dim: Any = None,
+        unbiased: bool = True,
+        correction: Any = None,
+        keepdim: bool = False,
+    ) -> list[Value]:
+        build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+        ddof = int(unbiased) if correction is None else correction
+        settings = {"ddof": ddof} if ddof else {}
+        spread = reduced(build, function, self, dim, keepdim, **settings)
+        return [spread, reduced(build, "jnp.mean", self, dim, keepdim)]
+
+    return lower
+
+
+for _overload in ("dim", "correction", "default"):
+    add_row(Row(f"aten.var_mean.{_overload}", _moments("jnp.var"), frozenset(), __file__))
+    add_row(Row(f"aten.std_mean.{_overload}", _moments("jnp.std"), frozenset(), __file__))
+
+
+def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
+    axis = value.position(dim)
+    settings = {} if axis == value.rank - 1 else {"axis": axis}
+    return build.result(call(function, build.tree(value), **settings), order=value.order)
+
+
+@lowers(
+    "aten.softmax",
+    "aten._softmax",
+    "aten.special_softmax",
+    accepts="keeps_axes",
+    ignores="dtype half_to_float",
+)
+def softmax(build: Builder, self: Value, dim: int) -> Value:
+    return _along("nn.softmax", build, _in_result_type(build, self), dim)
+
+
+@lowers(
+    "aten.log_softmax",
+    "aten._log_softmax",
+    "aten.special_log_softmax",
+    accepts="keeps_axes",
+    ignores="dtype half_to_float",
+)
+def log_softmax(build: Builder, self: Value, dim: int) -> Value:
+    return _along("nn.log_softmax", build, _in_result_type(build, self), dim)
+
+
+CUMULATIVE = {
+    "cumsum": "jnp.cumsum",
+    "cumprod": "jnp.cumprod",
+    "logcumsumexp": "jax.lax.cumlogsumexp",
+}
+
+
+def _cumulative(function: str) -> Any:
+    def lower(build: Builder, self: Value, dim: int) -> Value:
+        if self.facet == Fill(0):
+            return Value(None, build.shape, build.dtype, facet=Fill(0))
+        value = _in_result_type(build, build.spread(build.computed(self)))
+        tree = call(function, build.tree(value), axis=value.position(dim))
+        return build.result(tree, order=value.order)
+
+    return lower
+
+
+for _name, _function in CUMULATIVE.items():
+    add_row(
+        Row(
+            f"aten.{_name}",
+            _cumulative(_function),
+            frozenset({"facet", "stretched"}),
+            __file__,
+            frozenset({"dtype"}),
+        )
+    )
+
+
+@lowers(
+    "aten.norm",
+    "aten.linalg_vector_norm",
+    "aten.linalg_norm",
+    "aten.frobenius_norm",
+    ignores="dtype",
+)
+def vector_norm(
+    build: Builder, self: Value, p: Any = 2, ord: Any = 2, dim: Any = None, keepdim: bool = False
+) -> Value:
+    degree = p if p not in (None, 2) else ord
+    if ord is None or p is None:
+        degree = 2
+    if len(_as_list(dim)) < 2 and degree == 2:
+        return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
+    return _norm(build, self, degree, dim, keepdim)
+
+
+def _norm(build: Builder, value: Value, degree: float, dim: Any, keepdim: bool) -> Value:
+    """A vector norm along several axes, or of another degree than two."""
+    absolute = build.add(call("jnp.abs", build.tree(value)), value.stored_shape)
+    sized = dataclasses.replace(value, tree=absolute, facet=None)
+    if degree in (math.inf, -math.inf):
+        return reduced(build, "jnp.max" if degree > 0 else "jnp.min", sized, dim, keepdim)
+    if degree == 0:
+        tree: Tree = Op("!=", (absolute, Const(0)))
+    elif degree == 1:
+        tree = absolute
+    else:
+        whole = isinstance(degree, float) and degree.is_integer()
+        tree = Op("**", (absolute, Const(int(degree) if whole else degree)))
+    powers = dataclasses.replace(value, tree=tree, facet=None)
+    total = reduced(build, "jnp.sum", powers, dim, keepdim)
+    if degree == 0:
+        return build.elementwise(lambda x: method(x, "astype", dtype_name(build.dtype)), total)
+    if degree == 1:
+        return total
+    if degree == 2:
+        return build.elementwise(lambda x: call("jnp.sqrt", x), total)
+    return build.elementwise(lambda x: Op("**", (x, Const(1 / degree))), total)

@@ -1,0 +1,251 @@
+"""Resizing images: nearest, linear and cubic interpolation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call
+from linstock.bridge.ir._values import Size, Value
+from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._rows import lowers
+
+LETTERS = "nchwd"
+
+
+@lowers(
+    "aten.upsample_nearest1d",
+    "aten.upsample_nearest2d",
+    "aten.upsample_nearest3d",
+    accepts="channels_last",
+    ignores="output_size scales scales_h scales_w scales_d",
+)
+def nearest(
+    build: Builder, input: Value | None = None, self: Value | None = None, scale_factors: Any = None
+) -> Value:
+    """`floor(i * in / out)`; where that repeats every entry, it is JAX's nearest too."""
+    value = _given(input, self)
+    target = _target(build, value, scale_factors)
+    if all(map(_factor, value.shape[2:], target[2:])):
+        return _resized(build, value, target, "nearest")
+    for axis in range(2, value.rank):
+        scale = scale_factors[axis - 2] if scale_factors else None
+        value = _picked(build, value, axis, target[axis], scale)
+    return value
+
+
+def _target(build: Builder, value: Value, scales: Sequence[float] | None) -> tuple[Size, ...]:
+    """The new shape; whole factors give it without PyTorch's way through floats."""
+    sizes = list(build.shape)
+    for axis, scale in enumerate(scales or (), start=2):
+        if float(scale).is_integer():
+            sizes[axis] = value.shape[axis] * int(scale)
+    return tuple(sizes)
+
+
+def _given(*values: Value | None) -> Value:
+    """The image, which is `input` or `self` in the schemas."""
+    return next(value for value in values if value is not None)
+
+
+def _factor(before: Size, after: Size) -> int | None:
+    """How often every entry is repeated, where that is a whole number."""
+    quotient = sympy.cancel(sympy.sympify(after) / before)
+    return int(quotient) if quotient.is_Integer else None
+
+
+def _picked(build: Builder, value: Value, axis: int, after: Size, scale: float | None) -> Value:
+    """Nearest entries along one axis, rounded down."""
+    before = value.shape[axis]
+    if before == after and scale in (None, 1.0):
+        return value
+    shape = (*value.shape[:axis], build.shape[axis], *value.shape[axis + 1 :])
+    at = value.position(axis)
+    counter = call("jnp.arange", build.size(after))
+    by = _factor(after, before)
+    if by is not None and scale in (None, 1 / by):
+        item: Tree = Span(step=Const(by))
+    elif scale is None or _factor(before, after):
+        item = Op("//", (Op("*", (counter, build.size(before))), build.size(after)))
+    else:
+        item = call("jnp.floor", Op("*", (counter, Const(1 / scale))))
+        item = call("jnp.int32", item)
+    tree = Index(build.tree(value), (*[Span()] * at, item))
+    return build.result(tree, order=value.order, shape=shape)
+
+
+def _resized(
+    build: Builder, value: Value, target: Sequence[Size], method: str, **settings: Any
+) -> Value:
+    """`jax.image.resize`."""
+    shape = build.shape_tree([target[axis] for axis in value.order])
+    tree = call("jax.image.resize", build.tree(value), shape, method, **settings)
+    return build.result(tree, order=value.order)
+
+
+@lowers(
+    "aten._upsample_nearest_exact1d",
+    "aten._upsample_nearest_exact2d",
+    "aten._upsample_nearest_exact3d",
+    accepts="channels_last",
+    ignores="output_size",
+)
+def nearest_exact(build: Builder, input: Value, scale_factors: Any = None) -> Value:
+    target = _exact_target(build, input, scale_factors)
+    return _resized(build, input, target, "nearest")
+
+
+def _exact_target(build: Builder, value: Value, scales: Any) -> tuple[Size, ...]:
+    """The new shape, where going by sizes, as JAX does, is going by PyTorch's factors too."""
+    target = _target(build, value, scales)
+    if not _is_exact(value, target, scales):
+        raise LoweringError(f"a scale of {list(scales)} that does not lead to whole sizes")
+    return target
+
+
+def _is_exact(value: Value, target: Sequence[Size], scales: Any) -> bool:
+    pairs = zip(value.shape[2:], target[2:], scales or (), strict=False)
+    return all(
+        bool(sympy.sympify(after) == sympy.nsimplify(scale) * before)
+        for before, after, scale in pairs
+    )
+
+
+@lowers(
+    "aten.upsample_linear1d",
+    "aten.upsample_bilinear2d",
+    "aten.upsample_trilinear3d",
+    accepts="channels_last",
+    ignores="output_size",
+)
+def linear(
+    build: Builder,
+    input: Value | None = None,
+    self: Value | None = None,
+    align_corners: bool = False,
+    scale_factors: Any = None,
+) -> Value:
+    value = _given(input, self)
+    target = _target(build, value, scale_factors)
+    if not align_corners and _is_exact(value, target, scale_factors):
+        return _resized(build, value, target, _linear_name(value), antialias=False)
+    return _along_axes(build, value, scale_factors, align_corners, _triangle_weights)
+
+
+def _linear_name(value: Value) -> str:
+    return {3: "linear", 4: "bilinear", 5: "trilinear"}[value.rank]
+
+
+@lowers("aten._upsample_bilinear2d_aa", accepts="channels_last", ignores="output_size")
+def linear_antialiased(
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+) -> Value:
+    if align_corners:
+        raise LoweringError("antialiased resizing with aligned corners")
+    target = _exact_target(build, input, scale_factors)
+    return _resized(build, input, target, "bilinear")
+
+
+@lowers("aten._upsample_bicubic2d_aa", accepts="channels_last", ignores="output_size")
+def cubic_antialiased(
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+) -> Value:
+    """PyTorch's cubic kernel is JAX's (a = -0.5) only where it antialiases."""
+    if align_corners:
+        raise LoweringError("antialiased resizing with aligned corners")
+    target = _exact_target(build, input, scale_factors)
+    return _resized(build, input, target, "bicubic")
+
+
+@lowers("aten.upsample_bicubic2d", accepts="channels_last", ignores="output_size")
+def cubic(
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+) -> Value:
+    return _along_axes(build, input, scale_factors, align_corners, _cubic_weights)
+
+
+def _along_axes(
+    build: Builder, value: Value, scales: Sequence[float] | None, align_corners: bool, weights: Any
+) -> Value:
+    """Interpolation along one spatial axis after the other, by a matrix of weights."""
+    target = _target(build, value, scales)
+    for axis in range(2, value.rank):
+        before, after = value.shape[axis], target[axis]
+        if before == after:
+            continue
+        scale = scales[axis - 2] if scales else None
+        places = _places(build, before, after, scale, align_corners)
+        clipped = not align_corners and weights is _triangle_weights
+        matrix = weights(build, places, before, after, clipped)
+        value = _weighted(build, value, axis, matrix)
+    return value
+
+
+def _places(
+    build: Builder, before: Size, after: Size, scale: float | None, align_corners: bool
+) -> Tree:
+    """Where the entries of the result lie among those of the input."""
+    counter = call("jnp.arange", build.size(after))
+    if align_corners:
+        if after == 1:
+            return Op("*", (counter, Const(0.0)))
+        return call("jnp.linspace", 0, build.size(before - 1), build.size(after))
+    step: Tree
+    if scale is not None:
+        step = Const(1 / scale)
+    else:
+        step = Op("/", (build.size(before), build.size(after)))
+        if isinstance(before, int) and isinstance(after, int):
+            step = Const(before / after)
+    return Op("-", (Op("*", (Op("+", (counter, Const(0.5))), step)), Const(0.5)))
+
+
+def _triangle_weights(
+    build: Builder, places: Tree, before: Size, after: Size, clipped: bool
+) -> Tree:
+    """`max(0, 1 - distance)`."""
+    if clipped:
+        places = call("jnp.clip", places, 0, build.size(before - 1))
+    distance = _distance(build, places, call("jnp.arange", build.size(before)))
+    return call("jnp.maximum", Op("-", (Const(1), distance)), 0)
+
+
+def _distance(build: Builder, places: Tree, entries: Tree) -> Tree:
+    difference = Op("-", (Index(places, (Span(), Const(None))), entries))
+    return call("jnp.abs", difference)
+
+
+def _cubic_weights(build: Builder, places: Tree, before: Size, after: Size, clipped: bool) -> Tree:
+    """Keys' kernel with a = -0.75; entries beyond the border repeat the last one."""
+    taps = call("jnp.arange", Const(-2), build.size(before + 2))
+    d = build.add(_distance(build, places, taps), (after, before + 4))
+    near = _polynomial(d, (1.25, -2.25, 0.0, 1.0))
+    far = _polynomial(d, (-0.75, 3.75, -6.0, 3.0))
+    outer = call("jnp.where", Op("<", (d, Const(2))), far, 0)
+    weights = call("jnp.where", Op("<=", (d, Const(1))), near, outer)
+    made = build.add(weights, (after, before + 4))
+    first = call("jnp.sum", Index(made, (Span(), Span(None, Const(3)))), axis=1, keepdims=True)
+    last = call("jnp.sum", Index(made, (Span(), Span(Const(-3)))), axis=1, keepdims=True)
+    inner = Index(made, (Span(), Span(Const(3), Const(-3))))
+    return call("jnp.concatenate", [first, inner, last], axis=1)
+
+
+def _polynomial(x: Tree, coefficients: Sequence[float]) -> Tree:
+    """Horner's form."""
+    made: Tree = Const(coefficients[0])
+    for number in coefficients[1:]:
+        made = Op("*", (made, x))
+        if number:
+            sign = "+" if number > 0 else "-"
+            made = Op(sign, (made, Const(abs(number))))
+    return made
+
+
+def _weighted(build: Builder, value: Value, axis: int, matrix: Tree) -> Value:
+    """The product with a matrix `[after, before]` along one axis."""
+    letters = "".join(LETTERS[i] for i in value.order)
+    result = letters.replace(LETTERS[axis], "o")
+    tree = call("jnp.einsum", f"{letters},o{LETTERS[axis]}->{result}", build.tree(value), matrix)
+    shape = (*value.shape[:axis], build.shape[axis], *value.shape[axis + 1 :])
+    return build.result(tree, order=value.order, shape=shape)

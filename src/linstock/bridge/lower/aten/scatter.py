@@ -1,0 +1,151 @@
+"""Writing into parts of a tensor: slices, indices, scatters."""
+
+from typing import Any
+
+import torch
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, method
+from linstock.bridge.ir._values import Value
+from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower.aten.index import places, refuse_masks, span
+
+
+@lowers("aten.select_scatter")
+def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any) -> Value:
+    items = items_at(dim % self.rank, self.rank, build.size(index))
+    return build.result(_written(build, self, items, src))
+
+
+@lowers("aten.slice_scatter")
+def slice_scatter(
+    build: Builder,
+    self: Value,
+    src: Value,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> Value:
+    items = items_at(dim % self.rank, self.rank, span(build, start, end, step))
+    return build.result(_written(build, self, items, src))
+
+
+def _written(build: Builder, value: Value, items: tuple[Tree, ...], new: Value) -> Tree:
+    """`value.at[items].set(new)`."""
+    return method(Index(_at(build.plain(value)), items), "set", build.plain(new))
+
+
+def _at(tree: Tree) -> Tree:
+    return Attr(tree, "at")
+
+
+@lowers("aten.index_put", "aten._unsafe_index_put")
+def index_put(
+    build: Builder,
+    self: Value,
+    indices: list[Value | None],
+    values: Value,
+    accumulate: bool = False,
+) -> Value:
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool:
+        return _masked_put(build, self, indices[0], values, accumulate)
+    refuse_masks(indices)
+    items = tuple(Span() if item is None else build.plain(item) for item in indices)
+    return _changed(build, self, items, "add" if accumulate else "set", build.plain(values))
+
+
+def _changed(
+    build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree | Any
+) -> Value:
+    """`value.at[items].how(new)`."""
+    return build.result(method(Index(_at(build.plain(value)), items), how, new))
+
+
+def _masked_put(build: Builder, value: Value, mask: Value, new: Value, accumulate: bool) -> Value:
+    """`x[mask] = number`."""
+    if accumulate or new.rank:
+        raise LoweringError("values written where a mask says, whose number depends on the values")
+    while mask.rank < value.rank:
+        mask = insert_axis(build, mask, mask.rank)
+    return build.elementwise(lambda m, v, x: call("jnp.where", m, v, x), mask, new, value)
+
+
+@lowers("aten.index_copy")
+def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Value) -> Value:
+    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    return _changed(build, self, items, "set", build.plain(source))
+
+
+@lowers("aten.index_add")
+def index_add(
+    build: Builder, self: Value, dim: int, index: Value, source: Value, alpha: Any = 1
+) -> Value:
+    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    new = build.plain(source)
+    return _changed(build, self, items, "add", new if alpha == 1 else Op("*", (Const(alpha), new)))
+
+
+@lowers("aten.index_fill")
+def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    new = build.plain(value) if isinstance(value, Value) else value
+    return _changed(build, self, items, "set", new)
+
+
+@lowers("aten.scatter.src")
+def scatter(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    return _scattered(build, self, dim, index, src, "set")
+
+
+@lowers("aten.scatter.value")
+def scatter_value(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    return _scattered(build, self, dim, index, value, "set")
+
+
+@lowers("aten.scatter_add")
+def scatter_add(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    return _scattered(build, self, dim, index, src, "add")
+
+
+REDUCTIONS = {"sum": "add", "prod": "multiply", "amax": "max", "amin": "min"}
+
+
+@lowers("aten.scatter_reduce.two")
+def scatter_reduce(
+    build: Builder,
+    self: Value,
+    dim: int,
+    index: Value,
+    src: Value,
+    reduce: str,
+    include_self: bool = True,
+) -> Value:
+    if reduce not in REDUCTIONS or not include_self:
+        raise LoweringError(f"a scatter that reduces by {reduce}, include_self={include_self}")
+    return _scattered(build, self, dim, index, src, REDUCTIONS[reduce])
+
+
+def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, how: str) -> Value:
+    """Writes along one axis where the index says; a longer source is read as far as that goes."""
+    if not value.rank:
+        raise LoweringError("a scatter into a single number")
+    items = places(build, index, dim % value.rank)
+    if not isinstance(new, Value):
+        return _changed(build, value, items, how, new)
+    tree = build.plain(new)
+    if new.shape != index.shape:
+        tree = Index(tree, tuple(Span(None, build.size(size)) for size in index.shape))
+    return _changed(build, value, items, how, tree)
+
+
+@lowers("aten.diagonal_scatter")
+def diagonal_scatter(
+    build: Builder, self: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Value:
+    if self.rank != 2 or offset or (dim1 % 2, dim2 % 2) != (0, 1):
+        raise LoweringError("a diagonal of more than a matrix")
+    counter = call("jnp.arange", build.size(src.shape[0]))
+    return _changed(build, self, (counter, counter), "set", build.plain(src))

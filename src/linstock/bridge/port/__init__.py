@@ -1,0 +1,1 @@
+"""Porting: weights move between a state_dict and variables."""

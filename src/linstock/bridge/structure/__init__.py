@@ -1,0 +1,1 @@
+"""Structure: bodies of calls become module classes with fields."""

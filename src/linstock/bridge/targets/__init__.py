@@ -1,0 +1,1 @@
+"""Targets: how a library writes a module class."""

@@ -1,0 +1,1 @@
+"""Verifying: both sides run and are compared."""

@@ -1,0 +1,150 @@
+"""Running a converted model: inputs and outputs as PyTorch has them, numbers from JAX."""
+
+import inspect
+import itertools
+import linecache
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from linstock.bridge._errors import InputError
+from linstock.bridge.ir._values import Value
+from linstock.bridge.port._weights import to_numpy
+
+_COUNT = itertools.count(1)
+Path = tuple[Any, ...]
+
+
+def load_module(source: str, root: str) -> Any:
+    """Runs an emitted file and makes its model; tracebacks and debuggers show its lines.
+
+    Args:
+        source: The text of the file.
+        root: Name of the model's class.
+    """
+    name = f"linstock_converted_{next(_COUNT)}"
+    file = f"<{name}.py>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = types.ModuleType(name)
+    sys.modules[name] = module  # dataclasses look a class's module up
+    exec(compile(source, file, "exec"), module.__dict__)
+    return getattr(module, root)()
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How the arguments and results of a torch model map to those of the Linen model.
+
+    Attributes:
+        forward: The signature of the torch model's `forward`.
+        inputs: Path in the bound arguments, and value, of each tensor.
+        constants: Path and value of each argument that is no tensor; they are part of the converted
+            code.
+        outputs: What the Linen model returns, and constants where PyTorch returns them.
+        out_spec: The structure that PyTorch returns.
+    """
+
+    forward: inspect.Signature
+    inputs: Sequence[tuple[Path, Value]]
+    constants: Mapping[Path, Any]
+    outputs: Sequence[Any]
+    out_spec: Any
+
+    def arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The Linen model's arguments for the torch model's.
+
+        Raises:
+            InputError: They are not those that the model was converted for.
+        """
+        leaves = dict(flat_arguments(self.forward, args, kwargs))
+        arrays = []
+        for path, value in self.inputs:
+            if path not in leaves:
+                raise InputError(
+                    f"the input `{path_name(path)}` is missing",
+                    todo="pass all inputs that the example had",
+                )
+            array = to_jax(leaves.pop(path))
+            fixed = [size if isinstance(size, int) else "any" for size in value.shape]
+            fits = len(fixed) == array.ndim and all(
+                size in ("any", given) for size, given in zip(fixed, array.shape, strict=True)
+            )
+            if not fits:
+                raise InputError(
+                    f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, "
+                    f"and the model takes {value.rank}, [{', '.join(map(str, fixed))}]",
+                    todo="pass inputs as the PyTorch model takes them",
+                )
+            arrays.append(array.transpose(value.order))
+        for path, given in leaves.items():
+            if path in self.constants and _equal(self.constants[path], given):
+                continue
+            raise InputError(
+                f"the input `{path_name(path)}` is not what the model was converted with",
+                why="the converted code holds the path that the example inputs took",
+                todo="convert again with this input among the example's",
+            )
+        return arrays
+
+    def results(self, returned: Any) -> Any:
+        """PyTorch's structure and axis order for what the Linen model returned."""
+        values = [output for output in self.outputs if isinstance(output, Value)]
+        arrays = iter([returned] if len(values) == 1 else returned)
+        leaves = []
+        for output in self.outputs:
+            if isinstance(output, Value):
+                leaves.append(
+                    next(arrays).transpose(
+                        [output.order.index(axis) for axis in range(output.rank)]
+                    )
+                )
+            else:
+                leaves.append(output)
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def flat_arguments(
+    forward: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[Path, Any]]:
+    """Every leaf of the arguments with its path: name of the parameter first.
+
+    Raises:
+        InputError: They do not fit the signature.
+    """
+    try:
+        bound = forward.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise InputError(
+            f"the inputs do not fit the model: {error}", why=f"it takes `{forward}`"
+        ) from error
+    flat = []
+    for name, value in bound.items():
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            flat.append(((name, *(_key(key) for key in path)), leaf))
+    return flat
+
+
+def _key(key: Any) -> Any:
+    return getattr(key, "key", getattr(key, "idx", getattr(key, "name", str(key))))
+
+
+def path_name(path: Path) -> str:
+    """A path as it is written in Python."""
+    return str(path[0]) + "".join(f"[{key!r}]" for key in path[1:])
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+def to_jax(value: Any) -> jax.Array:
+    """A copy of a tensor or array as a JAX array."""
+    return jnp.array(to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value))
