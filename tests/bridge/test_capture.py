@@ -78,8 +78,9 @@ def test_repeated_calls_share_the_module_and_not_the_frame(outer):
 
 
 def test_a_path_is_also_known_as_its_caller_writes_it(outer):
-    assert [frame.relative_path for frame in outer.root.calls[2].calls] == ["0", "1"]
-    assert outer.root.calls[0].relative_path == "inner"
+    stack = outer.root.calls[2]
+    assert [stack.below(frame.path) for frame in stack.calls] == ["0", "1"]
+    assert outer.root.below("inner.fc") == "inner.fc"
 
 
 def test_arguments_carry_the_names_of_forward(outer):

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from linstock.bridge import ConversionError
-from linstock.bridge.emit import _emit as emit_module
-from linstock.bridge.emit._emit import formatted
+from linstock.bridge.emit import _format as format_module
+from linstock.bridge.emit._emit import import_lines
+from linstock.bridge.emit._format import formatted
+from linstock.bridge.targets.linen import Linen
 
 NAMES = ["convnet", "vgg", "tied", "buffers", "encoder", "bert", "vit", "resnet18"]
 
@@ -158,14 +160,14 @@ def test_an_input_goes_through_unchanged(convert):
 
 
 def test_ruff_is_found_on_the_path_too(monkeypatch):
-    monkeypatch.setattr(emit_module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(emit_module.shutil, "which", lambda name: "/somewhere/ruff")
-    assert emit_module._ruff() == ["/somewhere/ruff"]
+    monkeypatch.setattr(format_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(format_module.shutil, "which", lambda name: "/somewhere/ruff")
+    assert format_module._ruff() == ["/somewhere/ruff"]
 
 
 def test_a_missing_ruff_is_said(monkeypatch):
-    monkeypatch.setattr(emit_module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(emit_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(format_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(format_module.shutil, "which", lambda name: None)
     with pytest.raises(ConversionError) as error:
         formatted("x = 1\n")
     assert str(error.value) == (
@@ -182,10 +184,12 @@ def test_text_that_is_no_python_is_our_mistake():
 
 def test_imports_come_in_ruffs_order():
     blocks = ["x = partial(nn.relu, jnp.zeros(1))", "y = jax.jit"]
-    source = "\n\n".join([emit_module._imports(blocks, "flax"), *blocks]) + "\n"
+    imports = import_lines(["partial", "nn", "jnp", "jax"], Linen("flax").imports)
+    source = "\n\n".join([imports, *blocks]) + "\n"
     result = ruff(source, "check", "--select", "I,F")
     assert result.returncode == 0, result.stdout
-    assert emit_module._imports(["y = nn.relu"], "linstock") == "from linstock import linen as nn"
+    runtime = Linen("linstock").imports
+    assert import_lines(["nn"], runtime) == "from linstock import linen as nn"
 
 
 def test_the_formatter_lays_lines_out():

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from linstock.bridge.emit._lines import Assign, For
 from linstock.bridge.emit._loops import roll
-from linstock.bridge.emit._naming import Assign, For
-from linstock.bridge.ir._tree import Call, Const, Construct, Name, text
+from linstock.bridge.emit._printer import text
+from linstock.bridge.ir._tree import Call, Const, Construct, ModelClass, Name, Owner
 
 
 class Block(nn.Module):
@@ -144,7 +145,10 @@ def test_values_of_all_turns_are_kept_where_they_are_read_later(convert):
 
 def layer(name, *args, **settings):
     made = Construct(
-        Name("Block"), tuple((k, Const(v)) for k, v in settings.items()), Const(name), name
+        ModelClass("Block"),
+        tuple((k, Const(v)) for k, v in settings.items()),
+        Const(name),
+        Owner(name),
     )
     return Assign(("x",), Call(made, (Name("x"), *map(Const, args))))
 

@@ -5,9 +5,10 @@ import ast
 import torch
 from torch import nn
 
-from linstock.bridge.emit._naming import Assign, If, Return
+from linstock.bridge.emit._lines import Assign, If, Return
 from linstock.bridge.emit._partials import share_settings
-from linstock.bridge.ir._tree import Call, Const, Construct, Name, Op, text
+from linstock.bridge.emit._printer import text
+from linstock.bridge.ir._tree import Call, Const, Construct, Global, Name, Op, Owner
 
 TRAIN = Op("not", (Name("train"),))
 
@@ -16,7 +17,7 @@ def layer(number, function="nn.BatchNorm", **settings):
     made = tuple(
         (key, value if isinstance(value, Op) else Const(value)) for key, value in settings.items()
     )
-    construct = Construct(Name(function), made, Const(f"layer{number}"), f"layer{number}")
+    construct = Construct(Global(function), made, Const(f"layer{number}"), Owner(f"layer{number}"))
     return Assign(("x",), Call(construct, (Name("x"),)))
 
 

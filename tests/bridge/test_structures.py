@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from linstock.bridge import ConversionError, UnsupportedError, to_linen
+from linstock.bridge import UnsupportedError, to_linen
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -515,22 +515,27 @@ def test_outputs_and_weights_agree(cls, convert):
     assert all(torch.equal(state_dict[name], tensor) for name, tensor in expected.items())
 
 
-# ---- what one class cannot say
+# ---- what differs between the calls of one module
 
 
 @pytest.mark.parametrize(
-    "cls", [OnceWithMask, TwoPowers, OtherWidths], ids=lambda cls: cls.__name__
+    ("cls", "signature", "call"),
+    [
+        (OnceWithMask, "def __call__(self, x, mask=None):", "layer(x_2, mask=x > 0)"),
+        (TwoPowers, "def __call__(self, x, power=2):", "layer(x, power=3)"),
+        (OtherWidths, "def __call__(self, x, value=3):", "pool(y, value=2)"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_module_that_computes_two_things_is_refused(cls):
-    with pytest.raises(ConversionError) as error:
-        to_linen(cls().eval(), (X,))
-    path, name = ("pool", "Pool") if cls is OtherWidths else ("layer", "Layer")
-    assert str(error.value) == (
-        "a module is called several times and computes something else each time\n"
-        f"  where: `{path}`, a `{name}`\n"
-        "  why: sizes or branches that depend on the call are part of the emitted class\n"
-        "  do: convert with inputs for which the calls agree, or give each call a module"
-    )
+def test_what_differs_between_calls_is_an_argument(cls, signature, call):
+    torch.manual_seed(0)
+    conversion = to_linen(cls().eval(), (X,))
+    assert conversion.report.ok, str(conversion.report)
+    assert signature in conversion.source
+    assert call in conversion.source
+
+
+# ---- what one class cannot say
 
 
 def test_batch_norm_without_momentum_is_refused():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from linstock.bridge.emit._printer import text
 from linstock.bridge.ir._tree import (
     Attr,
     Call,
@@ -17,6 +18,7 @@ from linstock.bridge.ir._tree import (
     Dim,
     Field,
     FString,
+    Global,
     IfElse,
     Index,
     Lambda,
@@ -32,7 +34,6 @@ from linstock.bridge.ir._tree import (
     literal,
     method,
     rewrite,
-    text,
     walk,
 )
 
@@ -323,7 +324,7 @@ def test_walk_goes_through_everything_from_the_outside():
 
 
 def test_children_are_in_the_order_they_are_written():
-    assert list(children(TREE)) == [Name("f"), *TREE.args, TREE.kwargs[0][1]]
+    assert list(children(TREE)) == [Global("f"), *TREE.args, TREE.kwargs[0][1]]
 
 
 @given(TREES)

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from linstock.bridge import Report, _conversion, to_linen
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.targets.linen import Linen
 from linstock.bridge.verify import _verify as verify_module
-from linstock.bridge.verify._verify import difference, in_float64, source_in_float64
+from linstock.bridge.verify._verify import difference, in_float64
 
 
 class Net(nn.Module):
@@ -306,7 +308,9 @@ def test_float64_ends_after_a_failure_too():
 
 
 def test_the_source_is_widened_where_it_names_float32():
-    assert source_in_float64("jnp.float32(jnp.float321)") == "jnp.float64(jnp.float321)"
+    wide = Linen(widest=True)
+    assert wide.dtype(dtypes.FLOAT32).id == "jnp.float64"
+    assert wide.dtype(dtypes.FLOAT16).id == "jnp.float16"
 
 
 def test_tolerances_are_those_of_the_contract():

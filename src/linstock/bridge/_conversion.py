@@ -20,14 +20,17 @@ import torch
 
 from linstock.bridge._errors import ConversionError, InputError, OutputExistsError, UnsupportedError
 from linstock.bridge.capture._export import SIZES, Capture, capture
-from linstock.bridge.emit import _docstring
-from linstock.bridge.emit._emit import RUNTIMES, Emitted, Needs, emit
+from linstock.bridge.emit._emit import Emitted, emit
+from linstock.bridge.ir._check import check_body, check_program
 from linstock.bridge.lower import aten as aten  # registers the lowerings
-from linstock.bridge.lower._frame import Lowered, lower
+from linstock.bridge.lower._model import Lowered
+from linstock.bridge.lower._walk import lower
 from linstock.bridge.port._weights import WeightMap
-from linstock.bridge.structure._classes import classes_of
+from linstock.bridge.structure._classes import program_of
+from linstock.bridge.targets import _linen_docs
+from linstock.bridge.targets.linen import RUNTIMES, Linen, needs_of
 from linstock.bridge.verify._run import Signature, flat_arguments, load_module
-from linstock.bridge.verify._verify import Report, source_in_float64, verify
+from linstock.bridge.verify._verify import Report, verify
 
 LAYOUTS = ("channels_last", "torch")
 
@@ -178,14 +181,14 @@ def to_linen(
             captured, lowered = _lowered(model, captured, args, kwargs, layout, dynamic)
         with steps("emit"):
             signature = _signature(model, captured, lowered, args, kwargs)
-            emitted = _emitted(model, captured, lowered, signature, args, kwargs, runtime)
+            emitted, widened, readme = _emitted(lowered, signature, args, kwargs, runtime)
             module = load_module(emitted.source, emitted.root)
         with steps("port"):
             weights = WeightMap(tuple(lowered.rows), lowered.kept, lowered.fixed)
             variables = _as_jax(weights.to_flax(model.state_dict()))
         report.notes.extend([*captured.notes, *lowered.notes, *_notes(variables, lowered)])
         if verify:
-            wide = load_module(source_in_float64(emitted.source), emitted.root)
+            wide = load_module(widened.source, emitted.root)
 
             def run(
                 twin: torch.nn.Module,
@@ -200,9 +203,9 @@ def to_linen(
                 _verify(model, args, kwargs, run, signature, report)
                 if report.ok:
                     _check_init(module, signature, variables, args, kwargs, report)
-    samples = _docstring_samples(emitted, lowered, signature, args, kwargs)
-    text = _docstring.readme(emitted, model, samples, "")
-    return Conversion(emitted.source, module, variables, report, weights, signature, emitted, text)
+    return Conversion(
+        emitted.source, module, variables, report, weights, signature, emitted, readme
+    )
 
 
 def _verify(
@@ -302,7 +305,7 @@ def _lowered(
         try:
             if sizes != SIZES[0] and dynamic:
                 captured = capture(model, args, kwargs, sizes=sizes)
-            lowered = lower(model, captured, layout=layout)
+            lowered = lower(model, captured, layout=layout, reserved=Linen.members)
         except UnsupportedError as error:
             first = first or error
             if not dynamic or not all(item.why for item in error.missing):
@@ -358,38 +361,33 @@ def _placeholder_order(forward: inspect.Signature, args: Any, kwargs: Any) -> li
 
 
 def _emitted(
-    model: torch.nn.Module,
-    captured: Capture,
     lowered: Lowered,
     signature: Signature,
     args: Any,
     kwargs: Any,
     runtime: str,
-) -> Emitted:
-    classes = classes_of(lowered.root)
+) -> tuple[Emitted, Emitted, str]:
+    """The file, the same in float64, and the README of its folder."""
+    target = Linen(runtime)
+    check_body(lowered.root)
+    program = program_of(lowered.root, target.members, target.globals | target.builtins)
+    check_program(program)
     leaves = dict(flat_arguments(signature.forward, args, kwargs))
-    examples = [leaves[path] for path, _ in signature.inputs]
+    inputs = [(value, tuple(leaves[path].shape)) for path, value in signature.inputs]
+    source, needs = program.root.source, needs_of(program)
 
-    def docstring(root: str, names: list[str], needs: Needs) -> Iterator[str]:
-        return _docstring.describe(model, lowered, names, examples, root, needs)
+    def docstring(root: str, names: list[str]) -> Iterator[str]:
+        return _linen_docs.describe(source, root, names, inputs, needs)
 
-    return emit(classes, docstring, runtime)
-
-
-def _docstring_samples(
-    emitted: Emitted, lowered: Lowered, signature: Signature, args: Any, kwargs: Any
-) -> str:
-    leaves = dict(flat_arguments(signature.forward, args, kwargs))
-    lines = []
-    for name, (path, value) in zip(emitted.args, signature.inputs, strict=True):
-        lines.append(f"{name} = {_docstring.sample(value, leaves[path])}")
-    return "\n".join(lines)
+    emitted = emit(program, target, docstring)
+    wide = emit(program, Linen(runtime, widest=True), docstring)
+    return emitted, wide, _linen_docs.readme(emitted, source, inputs)
 
 
 def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
     notes = []
     if "batch_stats" in variables:
-        notes.append(" ".join(_docstring.BATCH_NORM.split()))
+        notes.append(" ".join(_linen_docs.BATCH_NORM.split()))
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
         shown = ", ".join(f"`{name}`" for name in idle[:5]) + (

@@ -33,6 +33,10 @@ GIVE_BACK = {
 }
 
 
+# Arguments that are values of Python and not of the graph.
+PLAIN = (bool, int, float, str)
+
+
 @dataclass(frozen=True)
 class Site:
     """A line of the user's source."""
@@ -53,6 +57,7 @@ class Frame:
         outputs: The nodes that `forward` returned, in order.
         site: The caller's line.
         calls: The frames of the calls made inside, in order.
+        constants: The arguments that are plain Python values, by the names of `forward`.
     """
 
     module: torch.nn.Module
@@ -62,12 +67,20 @@ class Frame:
     outputs: list[torch.fx.Node] = field(default_factory=list)
     site: Site | None = None
     calls: list["Frame"] = field(default_factory=list)
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def below(self, path: str) -> str:
+        """A path of the model as this frame's module writes it."""
+        return path.removeprefix(self.path + ".") if self.path else path
 
     @property
-    def relative_path(self) -> str:
-        """The module's path as its caller writes it."""
-        above = self.parent.path if self.parent else ""
-        return self.path.removeprefix(above + ".") if above else self.path
+    def attribute(self) -> str:
+        """The last part of the module's path."""
+        return self.path.rsplit(".", 1)[-1]
+
+    def place_of(self, node: Any) -> int | None:
+        """Which of the tensors that `forward` returned a node is."""
+        return self.outputs.index(node) if node in self.outputs else None
 
 
 class Recorder:
@@ -108,7 +121,9 @@ class Recorder:
         parent = self.frames[self.stack[-1]] if self.stack else None
         frame = Frame(module, _called_path(), parent, site=_calling_site())
         given: dict[int, str] = {}
-        for name, tensor in _named_tensors(module, args, kwargs):
+        bound = _bound(module, args, kwargs)
+        frame.constants = {name: v for name, v in bound.items() if isinstance(v, PLAIN)}
+        for name, tensor in _named_tensors(bound):
             tag = self.tag_of(tensor)
             if tag is not None:
                 given.setdefault(tag, name)
@@ -196,13 +211,17 @@ def _check_sizes(tensor: torch.Tensor) -> None:
             raise SizeError("sizes depend on the input's in too complicated a way")
 
 
-def _named_tensors(
+def _bound(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Iterator[tuple[str, torch.Tensor]]:
+) -> dict[str, Any]:
+    """The arguments of a call by the names of `forward`."""
     try:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        return inspect.signature(module.forward).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
-        bound = {f"argument_{i}": arg for i, arg in enumerate(args)} | dict(kwargs)
+        return {f"argument_{i}": arg for i, arg in enumerate(args)} | dict(kwargs)
+
+
+def _named_tensors(bound: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in bound.items():
         if isinstance(value, torch.Tensor):
             yield name, value

@@ -7,35 +7,14 @@ import dataclasses
 import functools
 import linecache
 import re
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from linstock.bridge.capture._frames import SITE_TAG, Site, is_library
+from linstock.bridge.ir._origin import Origin
 
 STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A statement of the model's source.
-
-    Attributes:
-        file: Source file.
-        line: The line that ran.
-        statement: First line of the statement that the line belongs to.
-        targets: Names that the statement assigns, in order; empty for `return` and the like.
-        outer: Where the line is in a function that `forward` calls, the statement of `forward`.
-    """
-
-    file: str
-    line: int
-    statement: int
-    targets: tuple[str, ...]
-    outer: "Origin | None" = None
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
 
 
 def origin_of_site(site: Site | None) -> Origin | None:
@@ -63,13 +42,6 @@ def _forward_line(node: torch.fx.Node) -> Origin | None:
     return None
 
 
-def part_of(origin: Origin | None, part: int, count: int) -> Origin | None:
-    """The statement, as far as it assigns one of several parts."""
-    if origin is None or len(origin.targets) != count:
-        return origin
-    return dataclasses.replace(origin, targets=(origin.targets[part],))
-
-
 @functools.lru_cache(maxsize=4096)
 def _origin(file: str, line: int) -> Origin:
     best: ast.stmt | None = None
@@ -79,7 +51,7 @@ def _origin(file: str, line: int) -> Origin:
             best = node
     if best is None:
         return Origin(file, line, line, ())
-    return Origin(file, line, best.lineno, _targets(best))
+    return Origin(file, line, best.lineno, _targets(best), aliases=_aliases(file, best.lineno))
 
 
 @functools.lru_cache(maxsize=256)
@@ -97,24 +69,25 @@ def _parsed(file: str) -> ast.Module | None:
         return None
 
 
-@functools.lru_cache(maxsize=4096)
-def alias_before(origin: Origin, name: str) -> str | None:
-    """The `residual` of a `residual = name` that the source has before a statement, in the same
-    function.
-    """
-    found = None
-    for node in _statements(origin.file):
-        if not (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == name
-        ):
-            continue
-        target = node.targets[0]
-        start = _function_start(origin.file, origin.statement)
-        if isinstance(target, ast.Name) and start <= node.lineno < origin.statement:
-            found = target.id
-    return found
+def _aliases(file: str, line: int) -> dict[str, str]:
+    """Name -> the last other name that the function around a statement gave its value before."""
+    start = _function_start(file, line)
+    return {
+        node.value.id: node.targets[0].id
+        for node in _copies(file)
+        if start <= node.lineno < line and isinstance(node.targets[0], ast.Name)
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _copies(file: str) -> tuple[Any, ...]:
+    """The statements `one = other`, in order."""
+    found = [
+        node
+        for node in _statements(file)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)
+    ]
+    return tuple(sorted(found, key=lambda node: node.lineno))
 
 
 def _function_start(file: str, line: int) -> int:

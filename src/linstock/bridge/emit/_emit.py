@@ -1,51 +1,68 @@
-"""Emitting: named classes become the text of a Python file."""
+"""Emitting: module classes become the text of a Python file."""
 
-import importlib.util
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from linstock.bridge._errors import ConversionError
-from linstock.bridge.emit._loops import roll
-from linstock.bridge.emit._naming import (
+from linstock.bridge.emit._format import formatted
+from linstock.bridge.emit._linemap import line_map
+from linstock.bridge.emit._lines import (
     Assign,
     For,
     If,
     Line,
     Method,
     Return,
-    fold_return,
-    name_steps,
-    nest_layers,
+    names_assigned,
+    origins,
+    printed,
 )
+from linstock.bridge.emit._loops import roll
+from linstock.bridge.emit._naming import name_way
 from linstock.bridge.emit._partials import share_settings
-from linstock.bridge.ir._tree import Const, Seq, Tree, text
-from linstock.bridge.structure._classes import LinenClass
+from linstock.bridge.emit._printer import Printer
+from linstock.bridge.emit._tidy import fold_return, nest_layers
+from linstock.bridge.ir._check import check_names
+from linstock.bridge.ir._origin import Origin
+from linstock.bridge.ir._program import ModuleClass, Program, Way
+from linstock.bridge.ir._tree import Name, Ref, Tree, rewrite
 
-RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
-GLOBALS = {
-    "partial": "from functools import partial",
-    "jax": "import jax",
-    "jnp": "import jax.numpy as jnp",
-}
+# What comes from the standard library stands in front of the other imports.
+STANDARD = {"partial"}
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a call of the emitted model needs beside its inputs.
+class Target(Protocol):
+    """How a library writes a module class.
 
     Attributes:
-        train: Whether it takes `train`.
-        batch_stats: Whether it updates batch statistics in training.
-        dropout: Whether it draws random numbers in training.
+        members: Names that a submodule, a variable or a field cannot have.
+        globals: Names that the file imports.
+        builtins: Names of Python that the file uses.
+        locals: Names that no local can have.
+        imports: The line that imports each name, by the name.
     """
 
-    train: bool
-    batch_stats: bool
-    dropout: bool
+    members: frozenset[str]
+    globals: frozenset[str]
+    builtins: frozenset[str]
+    locals: frozenset[str]
+
+    @property
+    def imports(self) -> Mapping[str, str]: ...
+
+    def place(self, cls: ModuleClass, way: Way) -> Way:
+        """A way through a method in the target's form: its submodules made where they are called,
+        or made elsewhere and called.
+        """
+
+    def head(self, cls: ModuleClass, printer: Printer) -> str:
+        """The first line of a class."""
+
+    def class_text(
+        self, cls: ModuleClass, method: Method, body: list[str], printer: Printer
+    ) -> Iterable[str]:
+        """The lines of a class behind its head."""
 
 
 @dataclass(frozen=True)
@@ -55,140 +72,124 @@ class Emitted:
     Attributes:
         source: The file.
         root: Name of the model's class.
-        args: Names of the arguments of its `__call__`, `train` aside.
-        uses_train: Whether its `__call__` takes `train`.
+        args: Names of the arguments of its method that are arrays.
+        uses_train: Whether its method takes `train`.
+        lines: Line of the file -> the statement of the source that it stands for.
     """
 
     source: str
     root: str
     args: list[str]
     uses_train: bool
+    lines: Mapping[int, Origin]
 
 
 def emit(
-    classes: Sequence[LinenClass],
-    docstring: Callable[[str, list[str], Needs], Iterable[str]],
-    runtime: str,
+    program: Program, target: Target, docstring: Callable[[str, list[str]], Iterable[str]]
 ) -> Emitted:
-    """Writes the classes as a file.
+    """Writes a program as a file.
 
     Args:
-        classes: The classes, those that others use first; the last one is the model.
-        docstring: Gives the lines of the file's docstring from the model's class, its arguments,
-            and what a call needs.
-        runtime: `"flax"` or `"linstock"`: which Linen the file imports.
+        program: The classes.
+        target: The library that they are written for.
+        docstring: Gives the lines of the file's docstring from the name of the model's class and
+            the names of its arguments.
     """
-    methods = [name_steps(linen_class) for linen_class in classes]
-    blocks = []
-    bodies: dict[str, str] = {}
-    for linen_class, method in zip(classes, methods, strict=True):
-        body = "\n".join(_class_body(linen_class, method))
-        blocks.append(_class_text(linen_class, body, bodies))
-    imports = _imports(blocks, runtime)
-    root = classes[-1]
-    body = "\n".join(blocks)
-    needs = Needs(
-        root.uses_train, "nn.BatchNorm" in body, "nn.Dropout" in body or "dropout_r" in body
+    printer = Printer()
+    written = [_Written(cls, target, printer) for cls in program.classes]
+    blocks = list(_texts(written))
+    root = written[-1]
+    described = "\n".join(docstring(root.cls.name, root.method.args)).strip()
+    quoted = f'"""{described}\n"""'
+    imports = import_lines(printer.roots, target.imports)
+    source = formatted("\n\n".join([quoted, imports, *blocks]) + "\n")
+    origins_of = {one.cls.name: list(origins(one.method.lines)) for one in written}
+    return Emitted(
+        source, root.cls.name, root.method.args, root.cls.uses_train, line_map(source, origins_of)
     )
-    quoted = '"""' + "\n".join(docstring(root.name, methods[-1].args, needs)).strip() + '\n"""'
-    source = "\n\n".join([quoted, imports, *blocks]) + "\n"
-    return Emitted(formatted(source), root.name, methods[-1].args, root.uses_train)
 
 
-def _class_text(linen_class: LinenClass, body: str, bodies: dict[str, str]) -> str:
-    """A class, or another name for a class with the same body."""
-    if body in bodies and linen_class.torch.__module__ == bodies[body].partition(" ")[2]:
-        return f"{linen_class.name} = {bodies[body].partition(' ')[0]}"
-    bodies[body] = f"{linen_class.name} {linen_class.torch.__module__}"
-    origin = f"{linen_class.torch.__module__}.{linen_class.torch.__qualname__}".removeprefix(
-        "__main__."
-    )
-    docstring = f'    """`{origin}`."""\n'
-    return f"class {linen_class.name}(nn.Module):\n{docstring}\n{body}"
+class _Written:
+    """A class with its method named and printed."""
+
+    def __init__(self, cls: ModuleClass, target: Target, printer: Printer) -> None:
+        self.cls = cls
+        self.head = target.head(cls, printer)
+        self.method = _method(cls, target)
+        check_lines(self.method, cls)
+        body = list(printed(self.method.lines, printer))
+        self.body = "\n".join(target.class_text(cls, self.method, body, printer))
 
 
-def _class_body(linen_class: LinenClass, method: Method) -> Iterator[str]:
-    for f in linen_class.fields:
-        default = f" = {text(Const(f.default))}" if f.has_default else ""
-        yield f"    {f.name}: {f.annotation}{default}"
-    if linen_class.fields:
-        yield ""
-    train = ["train: bool = False"] if linen_class.uses_train else []
-    yield "    @nn.compact"
-    yield f"    def __call__({', '.join(['self', *method.args, *train])}):"
-    taken = {"self", "train", *method.args, *_locals(method.lines)}
-    lines = nest_layers(share_settings(method.lines, taken))
-    for line in _printed(fold_return(roll(lines, taken))):
-        yield f"        {line}"
+def _method(cls: ModuleClass, target: Target) -> Method:
+    """The method of a class: one way after the other, each but the last under its test."""
+    lines: list[Line] = []
+    names: set[str] = set()
+    for way in cls.ways:
+        method = _arranged(cls, target.place(cls, way), target)
+        names |= method.names
+        if way.test is None:
+            lines += method.lines
+        else:
+            test = _with_names(target.place(cls, way).test or way.test, method.args)
+            lines.append(If(test, tuple(method.lines)))
+    return Method(method.args, lines, names)
 
 
-def _locals(lines: Iterable[Line]) -> Iterator[str]:
-    for line in lines:
-        if isinstance(line, Assign):
-            yield from line.targets
-        elif isinstance(line, (If, For)):
-            yield from _locals(line.body)
+def check_lines(method: Method, cls: ModuleClass) -> None:
+    """Holds a method's statements to what naming may give.
+
+    Raises:
+        CheckError: A name is read before it has a value, or something has no text.
+    """
+    options = {option.name for option in cls.options}
+    _check_block(method.lines, {"self", "train", *method.args} | options, f"`{cls.name}`")
 
 
-def _printed(lines: Iterable[Line]) -> Iterator[str]:
+def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
     for line in lines:
         match line:
             case Assign(targets, value):
-                yield f"{', '.join(targets)} = {text(value)}"
+                check_names([value], bound, where)
+                bound |= set(targets)
             case Return(value):
-                yield f"return {_bare(value)}"
+                check_names([value], bound, where)
             case If(test, body):
-                yield f"if {text(test)}:"
-                yield from (f"    {inner}" for inner in _printed(body))
+                check_names([test], bound, where)
+                _check_block(body, set(bound), where)
             case For(target, source, body):
-                yield f"for {target} in {text(source)}:"
-                yield from (f"    {inner}" for inner in _printed(body))
+                check_names([source], bound, where)
+                names = set(re.findall(r"\w+", target))
+                _check_block(body, bound | names, where)
+                bound |= set(names_assigned(body))
 
 
-def _bare(value: Tree) -> str:
-    """A tuple without its parentheses."""
-    if isinstance(value, Seq) and not value.square and len(value.items) > 1:
-        return ", ".join(text(item) for item in value.items)
-    return text(value)
+def _arranged(cls: ModuleClass, way: Way, target: Target) -> Method:
+    method = name_way(cls, way, target.locals)
+    taken = {"self", "train", *method.args, *names_assigned(method.lines)}
+    taken |= {option.name for option in cls.options}
+    lines = nest_layers(share_settings(method.lines, taken))
+    return Method(method.args, fold_return(roll(lines, taken)), taken)
 
 
-def _imports(blocks: Sequence[str], runtime: str) -> str:
-    body = "\n".join(blocks)
-    used = [name for name in GLOBALS if re.search(rf"\b{name}\b", body)]
-    standard = [GLOBALS[name] + "\n" for name in used if name == "partial"]
-    others = [GLOBALS[name] for name in used if name != "partial"]
-    return "\n".join([*standard, *others, RUNTIMES[runtime]])
+def _with_names(test: Tree, args: list[str]) -> Tree:
+    return rewrite(test, lambda part: Name(args[part.key]) if isinstance(part, Ref) else None)
 
 
-def formatted(source: str) -> str:
-    """The source after ruff's formatter with its default settings.
-
-    Raises:
-        ConversionError: ruff is not installed, or does not understand what was emitted.
-    """
-    command = _ruff()
-    return _run([*command, "format", "--isolated", "--quiet", "-"], source)
-
-
-def _ruff() -> list[str]:
-    if importlib.util.find_spec("ruff") is not None:
-        return [sys.executable, "-m", "ruff"]
-    found = shutil.which("ruff")
-    if found is None:
-        raise ConversionError(
-            "ruff is not installed",
-            why="emitted files are formatted with it",
-            todo="pip install 'linstock[torch]'",
-        )
-    return [found]
+def _texts(written: list[_Written]) -> Iterator[str]:
+    """Each class, or another name for one with the same body."""
+    known: dict[tuple[str, str], str] = {}
+    for one in written:
+        key = (one.body, one.cls.source.module)
+        if key in known:
+            yield f"{one.cls.name} = {known[key]}"
+            continue
+        known[key] = one.cls.name
+        yield f'{one.head}\n    """`{one.cls.source}`."""\n\n{one.body}'
 
 
-def _run(command: list[str], source: str) -> str:
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1) or (source and not done.stdout):
-        raise ConversionError(
-            "the emitted source is not valid Python; this is a mistake in linstock",
-            why=done.stderr.strip(),
-            todo="report it together with the model",
-        )
-    return done.stdout
+def import_lines(names: Collection[str], lines: Mapping[str, str]) -> str:
+    """The lines that import the names, in the order of `lines`; the standard library's first."""
+    used = [name for name in lines if name in names]
+    standard = [lines[name] + "\n" for name in used if name in STANDARD]
+    return "\n".join([*standard, *(lines[name] for name in used if name not in STANDARD)])

@@ -4,10 +4,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from linstock.bridge.emit._naming import Assign, For, If, Line
+from linstock.bridge.emit._lines import Assign, For, If, Line
+from linstock.bridge.ir._holes import contexts, filled, holes, skeleton
 from linstock.bridge.ir._tree import Const, FString, IfElse, Name, Op, Seq, Tree, call
-from linstock.bridge.structure._classes import filled, holes, skeleton
-from linstock.bridge.structure._fields import contexts
 
 LONGEST_PERIOD = 4
 COUNTERS = ("i", "j", "k", "index")
@@ -98,7 +97,7 @@ def _loop(turns: Sequence[Sequence[Line]], taken: Collection[str]) -> tuple[For,
                 return None
             varied += is_varied
             values.append(made)
-        body.append(Assign(line.targets, filled(line.value, values)))
+        body.append(Assign(line.targets, filled(line.value, values), line.origin))
     target, source = _head(counter, start, len(turns), tables)
     return For(target, source, tuple(body)), HEAD + len(
         body

@@ -4,9 +4,20 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from linstock.bridge.emit._naming import Assign, For, If, Line, Return
-from linstock.bridge.ir._tree import Call, Const, Construct, Name, Tree, children, rewrite, walk
+from linstock.bridge.emit._lines import Assign, For, If, Line, Return
+from linstock.bridge.ir._tree import (
+    Call,
+    Const,
+    Construct,
+    Global,
+    Name,
+    Tree,
+    children,
+    rewrite,
+    walk,
+)
 
 FEWEST = 3
 Settings = tuple[tuple[str, Tree], ...]
@@ -22,11 +33,7 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
     layers: dict[str, list[Construct]] = {}
     for tree in _trees(lines):
         for part in walk(tree):
-            if (
-                isinstance(part, Construct)
-                and isinstance(part.function, Name)
-                and part.function.id.startswith("nn.")
-            ):
+            if isinstance(part, Construct) and isinstance(part.function, Global):
                 layers.setdefault(part.function.id, []).append(part)
     heads: list[Line] = []
     names: dict[str, tuple[str, Settings]] = {}
@@ -37,18 +44,18 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
         name = _name(function, taken)
         taken.add(name)
         names[function] = (name, shared)
-        heads.append(Assign((name,), Call(Name("partial"), (Name(function),), shared)))
+        heads.append(Assign((name,), Call(Global("partial"), (Global(function),), shared)))
 
     def change(part: Tree) -> Tree | None:
         if (
             not isinstance(part, Construct)
-            or not isinstance(part.function, Name)
+            or not isinstance(part.function, Global)
             or part.function.id not in names
         ):
             return None
         name, shared = names[part.function.id]
         rest = tuple(setting for setting in part.settings if setting not in shared)
-        return Construct(Name(name), rest, part.name, part.owner, part.defaults)
+        return replace(part, function=Name(name), settings=rest)
 
     return [*heads, *_rewritten(lines, change)] if names else list(lines)
 
@@ -99,10 +106,10 @@ def _rewritten(lines: Sequence[Line], change: Callable[[Tree], Tree | None]) -> 
     changed: list[Line] = []
     for line in lines:
         match line:
-            case Assign(targets, value):
-                changed.append(Assign(targets, rewrite(value, change)))
-            case Return(value):
-                changed.append(Return(rewrite(value, change)))
+            case Assign(targets, value, origin):
+                changed.append(Assign(targets, rewrite(value, change), origin))
+            case Return(value, origin):
+                changed.append(Return(rewrite(value, change), origin))
             case If(test, body):
                 changed.append(If(test, tuple(_rewritten(body, change))))
             case For(target, source, body):

@@ -1,27 +1,25 @@
-"""Bodies: what one call of a module computes, before it has names."""
+"""Bodies: what one call of one instance computes, before it has names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-
-from linstock.bridge.capture._frames import Frame
-from linstock.bridge.capture._origins import Origin
-from linstock.bridge.ir._tree import Name, Ref, Tree
+from linstock.bridge.ir._dtypes import Dtype
+from linstock.bridge.ir._instance import Instance
+from linstock.bridge.ir._origin import Origin
+from linstock.bridge.ir._tree import Construct, Owner, Ref, Tree
 from linstock.bridge.ir._values import Size
-
-TRAIN = Name("train")
 
 
 @dataclass(frozen=True)
-class Statement:
+class Step:
     """One step of a body.
 
     Attributes:
         tree: The expression.
         parts: Stored shape of each part: one, or several where the expression gives a tuple.
         is_tuple: Whether the expression gives a tuple.
-        origin: The line of the model's source.
+        origin: The statement of the source.
         hint: A name to fall back on.
         within: Name of the container that the step was written in place from, if any.
     """
@@ -34,37 +32,62 @@ class Statement:
     within: str = ""
 
 
-@dataclass
-class Body:
-    """What one call of a module computes.
+@dataclass(frozen=True)
+class Result:
+    """One thing that a call returns.
 
     Attributes:
-        frame: The call.
-        path: Path of the module in the variables.
-        args: Key -> name of each argument of `__call__`, in the order of `forward`.
-        arg_shapes: Key -> stored shape of each argument.
-        statements: Key -> step, in order.
-        outputs: What is returned.
-        children: Bodies of the calls inside that become classes of their own, by owner; several
-            where a module is called again.
-        dtypes: PyTorch's dtype of each value, where known.
-        uses_train: Whether anything inside depends on `train`.
+        tree: Its value.
+        place: Which of the leaves that the source's call returns it is; None where the source
+            passes it on in another way.
+        order: `order[i]` is the source's axis that is stored at position `i`.
     """
 
-    frame: Frame
+    tree: Tree
+    place: int | None
+    order: tuple[int, ...]
+
+
+@dataclass
+class Body:
+    """What one call of an instance computes.
+
+    Attributes:
+        instance: The module object.
+        number: Which call of the instance this is, over the whole model.
+        path: Path of the module in the variables.
+        args: Key -> name of each argument, in the order of the source's signature.
+        arg_shapes: Key -> stored shape of each argument.
+        constants: The call's arguments that are plain Python values, by name.
+        steps: Key -> step, in order.
+        results: What is returned.
+        submodules: How each submodule is made, declared once.
+        calls: The calls of each submodule that is a class of the program, in order.
+        dtypes: Dtype of each value, where known.
+    """
+
+    instance: Instance
+    number: int
     path: tuple[str, ...]
     args: dict[int, str] = field(default_factory=dict)
     arg_shapes: dict[int, tuple[Size, ...]] = field(default_factory=dict)
-    statements: dict[int, Statement] = field(default_factory=dict)
-    outputs: list[Tree] = field(default_factory=list)
-    children: dict[str, "list[Body]"] = field(default_factory=dict)
-    dtypes: dict[Ref, torch.dtype] = field(default_factory=dict)
-    uses_train: bool = False
+    constants: dict[str, Any] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    submodules: dict[Owner, Construct] = field(default_factory=dict)
+    calls: dict[Owner, "list[Body]"] = field(default_factory=dict)
+    dtypes: dict[Ref, Dtype] = field(default_factory=dict)
 
     def stored_shapes(self) -> Iterator[tuple[Ref, tuple[Size, ...]]]:
         """Every value with its stored shape, arguments first."""
         for key, shape in self.arg_shapes.items():
             yield Ref(key), shape
-        for key, statement in self.statements.items():
-            for i, shape in enumerate(statement.parts):
-                yield Ref(key, i if statement.is_tuple else None), shape
+        for key, step in self.steps.items():
+            for i, shape in enumerate(step.parts):
+                yield Ref(key, i if step.is_tuple else None), shape
+
+    @property
+    def children(self) -> Iterator["Body"]:
+        """The calls that are made inside, submodule by submodule."""
+        for calls in self.calls.values():
+            yield from calls

@@ -1,10 +1,10 @@
-"""A small tree of Python expressions and its one printer."""
+"""A small tree of expressions, which knows no library."""
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from linstock.bridge.ir._dtypes import Dtype
 
 
 @dataclass(frozen=True)
@@ -14,14 +14,57 @@ class Tree:
 
 @dataclass(frozen=True)
 class Name(Tree):
-    """A name as it is written: a local, or a dotted global such as `jnp.tanh`."""
+    """A local name of the emitted text; only naming makes these."""
 
     id: str
 
 
 @dataclass(frozen=True)
+class Global(Tree):
+    """A dotted name of a library, such as `jnp.tanh`, or a builtin such as `max`.
+
+    The part before the first dot says what has to be imported.
+    """
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Kind(Tree):
+    """A layer of the target, by its plain name: `Dense`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ModelClass(Tree):
+    """A module class of the program, by its name; empty while no class has been chosen yet."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Train(Tree):
+    """Whether the module runs in training."""
+
+
+@dataclass(frozen=True)
+class Key(Tree):
+    """A fresh random key from a stream."""
+
+    stream: str
+
+
+@dataclass(frozen=True)
+class Argument(Tree):
+    """An argument of the method that is a plain Python value, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Const(Tree):
-    """A literal number, string, bool or None."""
+    """A literal number, string, bool, None, `...` or dtype."""
 
     value: Any
 
@@ -144,56 +187,102 @@ class Lambda(Tree):
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whom a submodule stands for, seen from the module that it is in.
+
+    Attributes:
+        path: The path of a module of the source, relative to the module; empty for the module
+            itself.
+        invented: What the submodule is for, where the source has no module at that path for it.
+    """
+
+    path: str
+    invented: str = ""
+
+
+@dataclass(frozen=True)
+class Own(Tree):
+    """A variable of the module itself: its value, where it is read first.
+
+    Attributes:
+        name: Its name.
+        collection: Its collection; `params` holds what is trained.
+        shape: Its stored shape, a tuple.
+        dtype: Its dtype.
+        initializer: How a fresh one is made: `zeros`, `ones`, `constant` or `normal`.
+        settings: The initializer's settings.
+    """
+
+    name: Tree
+    collection: str
+    shape: Tree
+    dtype: Dtype
+    initializer: str
+    settings: tuple[Tree, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declaration(Tree):
+    """An expression in a target's form that declares a variable and gives its value."""
+
+    value: Tree
+
+
+@dataclass(frozen=True)
+class Held(Tree):
+    """A variable that a submodule holds: its collection, and the names on the way to it."""
+
+    owner: Owner
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Member(Tree):
+    """A declared submodule itself, as an object."""
+
+    owner: Owner
+
+
+@dataclass(frozen=True)
+class Invoke(Tree):
+    """A call of a submodule, which its module declares.
+
+    Attributes:
+        owner: The submodule.
+        args: Arguments.
+        kwargs: Arguments by name.
+        number: Which call of the submodule this is, counted inside the body.
+    """
+
+    owner: Owner
+    args: tuple[Tree, ...] = ()
+    kwargs: tuple[tuple[str, Tree], ...] = ()
+    number: int = 0
+
+
+@dataclass(frozen=True)
 class Construct(Tree):
     """A submodule being made.
 
     Attributes:
-        function: Its class.
+        function: Its class: a `Kind` of layer or a `ModelClass`.
         settings: Constructor arguments by name; those whose name starts with a `*` are written
             without it.
-        name: Its name, or None where it holds no variables and Linen may choose one.
-        owner: Path of the torch module it stands for. Trees with the same owner share one
-            submodule.
+        name: Its name, or None where it holds no variables and needs none.
+        owner: Whom it stands for.
         defaults: Values that need not be written.
+        sources: What the source's constructor calls each setting, where it has an argument for it.
     """
 
     function: Tree
     settings: tuple[tuple[str, Tree], ...]
     name: Tree | None
-    owner: str
+    owner: Owner
     defaults: tuple[tuple[str, Tree], ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Submodule(Tree):
-    """The submodule that is made elsewhere in the same method, by its owner."""
-
-    owner: str
-
-
-PRECEDENCE = {
-    "or": 1,
-    "and": 2,
-    "not": 3,
-    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), 5),
-    "|": 6,
-    "^": 7,
-    "&": 8,
-    "<<": 9,
-    ">>": 9,
-    "+": 10,
-    "-": 10,
-    "*": 11,
-    "/": 11,
-    "//": 11,
-    "%": 11,
-    "@": 11,
-    "neg": 12,
-    "~": 12,
-    "**": 13,
-}
-ATOM = 20
-LOOSEST = 0
+TRAIN = Train()
 
 
 _FIELD_NAMES: dict[type[Tree], tuple[str, ...]] = {}
@@ -254,7 +343,7 @@ def _rewrite_in(value: Any, change: Callable[[Tree], Tree | None]) -> Any:
 def call(function: str, *args: Tree | Any, **kwargs: Tree | Any) -> Call:
     """A call of a global function; plain Python values become literals."""
     return Call(
-        Name(function),
+        Global(function),
         tuple(literal(arg) for arg in args),
         tuple((key, literal(value)) for key, value in kwargs.items()),
     )
@@ -266,6 +355,9 @@ def method(base: Tree, name: str, *args: Tree | Any, **kwargs: Tree | Any) -> Ca
     return replace(made, function=Attr(base, name))
 
 
+LITERALS = (bool, int, float, complex, str, Dtype)
+
+
 def literal(value: Any) -> Tree:
     """The tree of a plain Python value; a tree stays as it is."""
     if isinstance(value, Tree):
@@ -275,128 +367,6 @@ def literal(value: Any) -> Tree:
     if isinstance(value, slice):
         parts = (value.start, value.stop, value.step)
         return Span(*(None if part is None else literal(part) for part in parts))
-    return Const(value)
-
-
-def text(tree: Tree) -> str:
-    """The Python source of `tree`."""
-    return _print(tree)[0]
-
-
-def _wrapped(tree: Tree, least: int) -> str:
-    source, precedence = _print(tree)
-    return source if precedence >= least else f"({source})"
-
-
-def _print(tree: Tree) -> tuple[str, int]:
-    match tree:
-        case Name(id):
-            return id, ATOM
-        case Const(value):
-            return _print_const(value)
-        case Field(name):
-            return f"self.{name}", ATOM
-        case Ref(key, part):
-            return f"v{key}" if part is None else f"v{key}_{part}", ATOM
-        case Dim(of, axis):
-            return f"{text(of)}.shape[{axis}]", ATOM
-        case Attr(base, name):
-            return f"{_wrapped(base, ATOM)}.{name}", ATOM
-        case Call(function, args, kwargs):
-            return f"{_wrapped(function, ATOM)}({_print_arguments(args, kwargs)})", ATOM
-        case Construct(function, settings, name, _, defaults):
-            return (
-                f"{_wrapped(function, ATOM)}({_print_settings(settings, name, dict(defaults))})",
-                ATOM,
-            )
-        case Submodule(owner):
-            return owner, ATOM
-        case Index(base, items):
-            return f"{_wrapped(base, ATOM)}[{', '.join(text(item) for item in items)}]", ATOM
-        case Span(start, stop, step):
-            bounds = [text(part) if part is not None else "" for part in (start, stop)]
-            return ":".join(bounds) + (f":{text(step)}" if step is not None else ""), LOOSEST
-        case Op(symbol, operands):
-            return _print_operator(symbol, operands)
-        case IfElse(test, body, other):
-            return f"{_wrapped(body, 1)} if {_wrapped(test, 1)} else {text(other)}", LOOSEST
-        case Seq(items, square):
-            inner = ", ".join(text(item) for item in items)
-            if square:
-                return f"[{inner}]", ATOM
-            return f"({inner},)" if len(items) == 1 else f"({inner})", ATOM
-        case Map(items):
-            return "{" + ", ".join(f'"{key}": {text(item)}' for key, item in items) + "}", ATOM
-        case FString(parts):
-            return _print_fstring(parts), ATOM
-        case Star(value):
-            return f"*{_wrapped(value, ATOM)}", ATOM
-        case Lambda(body):
-            return f"lambda: {text(body)}", LOOSEST
-    raise TypeError(f"no way to print {tree!r}")
-
-
-def _print_arguments(args: tuple[Tree, ...], kwargs: tuple[tuple[str, Tree], ...]) -> str:
-    return ", ".join([*(text(arg) for arg in args), *(f"{key}={text(arg)}" for key, arg in kwargs)])
-
-
-def _print_settings(
-    settings: tuple[tuple[str, Tree], ...], name: Tree | None, defaults: dict[str, Tree]
-) -> str:
-    args = tuple(value for key, value in settings if key.startswith("*"))
-    kwargs = [
-        (k, value) for k, value in settings if not k.startswith("*") and defaults.get(k) != value
-    ]
-    if name is not None:
-        kwargs.append(("name", name))
-    return _print_arguments(args, tuple(kwargs))
-
-
-def _print_const(value: Any) -> tuple[str, int]:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False), ATOM
-    if isinstance(value, float):
-        return _print_float(value)
-    if isinstance(value, tuple):
-        return _print(literal_items(value))
-    if isinstance(value, int) and value < 0:
-        return repr(value), PRECEDENCE["neg"]
-    return repr(value), ATOM
-
-
-def literal_items(value: tuple[Any, ...]) -> Seq:
-    """A tuple of plain values as a tree of its items."""
-    return Seq(tuple(Const(item) for item in value))
-
-
-def _print_float(value: float) -> tuple[str, int]:
-    if value != value:
-        return "jnp.nan", ATOM
-    if value in (float("inf"), float("-inf")):
-        return ("jnp.inf", ATOM) if value > 0 else ("-jnp.inf", PRECEDENCE["neg"])
-    written = re.sub(r"e([+-])0*(\d+)", lambda m: "e" + m[1].replace("+", "") + m[2], repr(value))
-    return written, PRECEDENCE["neg"] if value < 0 else ATOM
-
-
-def _print_operator(symbol: str, operands: tuple[Tree, ...]) -> tuple[str, int]:
-    level = PRECEDENCE[symbol]
-    if len(operands) == 1:
-        sign = {"neg": "-", "not": "not "}.get(symbol, symbol)
-        return sign + _wrapped(operands[0], level), level
-    left, right = operands
-    if symbol == "**":
-        return f"{_wrapped(left, level + 1)} ** {_wrapped(right, PRECEDENCE['neg'])}", level
-    if level == PRECEDENCE["<"]:  # comparisons chain in Python
-        return f"{_wrapped(left, level + 1)} {symbol} {_wrapped(right, level + 1)}", level
-    return f"{_wrapped(left, level)} {symbol} {_wrapped(right, level + 1)}", level
-
-
-def _print_fstring(parts: tuple[Tree, ...]) -> str:
-    pieces = []
-    for part in parts:
-        if isinstance(part, Const) and isinstance(part.value, str):
-            escaped = json.dumps(part.value, ensure_ascii=False)[1:-1]
-            pieces.append(escaped.replace("{", "{{").replace("}", "}}"))
-        else:
-            pieces.append("{" + text(part) + "}")
-    return 'f"' + "".join(pieces) + '"'
+    if value is None or value is Ellipsis or isinstance(value, LITERALS):
+        return Const(value)
+    raise TypeError(f"no literal stands for {value!r}, a `{type(value).__name__}`")

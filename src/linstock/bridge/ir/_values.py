@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import torch
-
+from linstock.bridge.ir._dtypes import Dtype
 from linstock.bridge.ir._tree import Tree
 
 # An int, or the sympy expression of a symbolic size; sympy ships no types.
@@ -61,12 +60,12 @@ Facet = Iota | Fill | Folded | Parameter | None
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the PyTorch graph as an expression of the Linen module.
+    """A tensor of the source's graph as an expression of the target.
 
     Attributes:
         tree: The expression; None while a facet says all there is to know, until someone needs it.
         shape: Logical sizes, in PyTorch's order.
-        dtype: PyTorch's dtype.
+        dtype: The source's dtype.
         order: `order[i]` is the logical axis stored at position `i`.
         stretched: Logical axes that are stored with one entry and stand for more (`expand`).
         facet: What else is known.
@@ -74,7 +73,7 @@ class Value:
 
     tree: Tree | None
     shape: tuple[Size, ...]
-    dtype: torch.dtype
+    dtype: Dtype
     order: tuple[int, ...] = ()
     stretched: frozenset[int] = frozenset()
     facet: Facet = None
@@ -108,6 +107,10 @@ class Value:
         """Where the logical axis `axis` is stored."""
         return self.order.index(axis % self.rank)
 
+    def stored(self, order: Sequence[int]) -> "Value":
+        """The same tensor, stored in another order; for one that has no expression yet."""
+        return replace(self, order=tuple(order))
+
     def relabeled(self, axes: Sequence[int], **changes: Any) -> "Value":
         """`permute(*axes)`: the new logical axis `i` is the old `axes[i]`; nothing moves."""
         new_axis = {old: new for new, old in enumerate(axes)}
@@ -124,16 +127,3 @@ class Value:
             facet=facet,
             **changes,
         )
-
-
-def size_of(size: Any) -> Size:
-    """An int, or the sympy expression of a symbolic size."""
-    if isinstance(size, torch.SymInt):
-        expression = size.node.expr
-        return int(expression) if expression.is_Integer else expression
-    return int(size)
-
-
-def shape_of(tensor: Any) -> tuple[Size, ...]:
-    """The logical shape of a (fake) tensor."""
-    return tuple(size_of(size) for size in tensor.shape)

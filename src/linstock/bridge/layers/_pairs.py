@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._body import TRAIN
-from linstock.bridge.ir._tree import Call, Const, Construct, Op, Tree, call, literal
+from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Op, Tree, call, literal
 from linstock.bridge.ir._values import Folded, Value
 
 if TYPE_CHECKING:
@@ -180,8 +179,8 @@ def rounded(number: float) -> float:
 
 def over_last_axis(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Layers that work on PyTorch's last axis and keep the others."""
-    value = build.input_of(frame)
-    if isinstance(value.facet, Folded) and not (build.takes_fold(frame, value)):
+    value = build.around.input_of(frame)
+    if isinstance(value.facet, Folded) and not (build.around.takes_fold(frame, value)):
         value = build.unfolded(value)
     last = value.rank - 1
     order = (*[axis for axis in value.order if axis != last], last)
@@ -191,7 +190,7 @@ def over_last_axis(build: "FrameLowering", frame: "Frame", construct: Construct)
 
 def channels_last(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Layers that want `[batch, *spatial, channels]`; PyTorch's axis 1 holds the channels."""
-    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    value = build.spread(build.computed(build.unfolded(build.around.input_of(frame))))
     rank = len(build.shape)
     if value.rank != rank or rank < 2:
         raise LoweringError("an input without a batch axis")
@@ -207,12 +206,12 @@ def channels_last_order(rank: int) -> tuple[int, ...]:
 
 def elementwise(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Layers that look at each entry alone."""
-    return build.elementwise(lambda x: Call(construct, (x,)), build.input_of(frame))
+    return build.elementwise(lambda x: Call(construct, (x,)), build.around.input_of(frame))
 
 
 def lookup(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Embeddings: a new last axis."""
-    value = build.input_of(frame)
+    value = build.around.input_of(frame)
     if value.tree is not None:
         value = build.moved(value, tuple(range(value.rank)))
     value = build.computed(value)
@@ -225,7 +224,7 @@ def convolution(build: "FrameLowering", frame: "Frame", construct: Construct) ->
     module: Any = frame.module
     if module.padding_mode == "zeros":
         return channels_last(build, frame, construct)
-    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    value = build.spread(build.computed(build.unfolded(build.around.input_of(frame))))
     order = channels_last_order(value.rank)
     sides = module._reversed_padding_repeated_twice
     pairs = tuple(zip(sides[-2::-2], sides[-1::-2], strict=True))
@@ -255,7 +254,7 @@ def transposed_convolution(build: "FrameLowering", frame: "Frame", construct: Co
 
 def whole_channels(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Dropout that draws once for each channel, which axis 1 holds."""
-    value = build.spread(build.computed(build.unfolded(build.input_of(frame))))
+    value = build.spread(build.computed(build.unfolded(build.around.input_of(frame))))
     axes = tuple(sorted(value.position(axis) for axis in range(2, value.rank)))
     settings = (*construct.settings, ("broadcast_dims", literal(axes)))
     construct = replace(construct, settings=settings)
@@ -266,7 +265,7 @@ def bag(build: "FrameLowering", frame: "Frame", construct: Construct) -> Value:
     """Embeddings of equally many words for each entry of the batch, reduced."""
     module: Any = frame.module
     reduce = {"mean": "jnp.mean", "sum": "jnp.sum", "max": "jnp.max"}[module.mode]
-    words = build.plain(build.input_of(frame))
+    words = build.plain(build.around.input_of(frame))
     return build.result(call(reduce, Call(construct, (words,)), axis=1))
 
 
@@ -276,7 +275,7 @@ def unless_batched(
     """Refuses an input without the batch axis, which PyTorch permits, and what `refuses` says."""
 
     def refuses_call(build: "FrameLowering", frame: "Frame") -> bool:
-        return build.input_of(frame).rank != spatial + 2 or refuses(frame.module)
+        return build.around.input_of(frame).rank != spatial + 2 or refuses(frame.module)
 
     return refuses_call
 
@@ -452,7 +451,7 @@ add_pair(
             frame.module.max_norm is not None
             or frame.module.padding_idx is not None
             or len(frame.arguments) != 1
-            or build.input_of(frame).rank != 2
+            or build.around.input_of(frame).rank != 2
         ),
     )
 )
@@ -502,7 +501,7 @@ def attention(build: "FrameLowering", frame: "Frame", construct: Construct) -> V
     """`nn.MultiheadAttention` without averaged weights; PyTorch's default order is `[length, batch,
     features]`.
     """
-    named = {name: build.value_of(node) for node, name in frame.arguments.items()}
+    named = {name: build.around.value_of(node) for node, name in frame.arguments.items()}
     batch_first = frame.module.batch_first
     order = (0, 1, 2) if batch_first else (1, 0, 2)
     query = named["query"]
@@ -519,7 +518,7 @@ def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
     module: Any = frame.module
     return (
         bool({"attn_mask", "key_padding_mask"} & set(frame.arguments.values()))
-        or len(build.escaping(frame)) != 1
+        or len(build.around.model.escaping(frame)) != 1
         or "query" not in frame.arguments.values()
         or module.in_proj_weight is None
         or module.bias_k is not None
@@ -531,7 +530,9 @@ def refuses_attention(build: "FrameLowering", frame: "Frame") -> bool:
 
 def _is_causal(build: "FrameLowering", frame: "Frame") -> bool:
     kernels = [
-        node for node in build.nodes_inside(frame) if "scaled_dot_product" in str(node.target)
+        node
+        for node in build.around.model.nodes_inside(frame)
+        if "scaled_dot_product" in str(node.target)
     ]
     return any(
         (len(node.args) > 5 and bool(node.args[5])) or bool(node.kwargs.get("is_causal"))

@@ -1,23 +1,21 @@
-"""The builder of one body: what the lowerings of operations and layers are written with."""
+"""The builder of one operation: what the lowerings of operations and layers are written with."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import sympy
-import torch
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.capture._origins import Origin
-from linstock.bridge.ir._body import TRAIN, Body, Statement
+from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._dtypes import Dtype
 from linstock.bridge.ir._tree import (
     Attr,
     Call,
     Const,
-    Construct,
-    Dim,
+    Global,
     Index,
-    Name,
     Op,
     Ref,
     Span,
@@ -25,76 +23,110 @@ from linstock.bridge.ir._tree import (
     call,
     literal,
     method,
-    walk,
 )
 from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Size, Value
-
-JAX_DTYPES = {
-    torch.float32: "jnp.float32",
-    torch.float64: "jnp.float64",
-    torch.float16: "jnp.float16",
-    torch.bfloat16: "jnp.bfloat16",
-    torch.int64: "jnp.int32",
-    torch.int32: "jnp.int32",
-    torch.int16: "jnp.int16",
-    torch.int8: "jnp.int8",
-    torch.uint8: "jnp.uint8",
-    torch.bool: "bool",
-    torch.complex64: "jnp.complex64",
-    torch.complex128: "jnp.complex128",
-}
+from linstock.bridge.lower._expected import Expected, Place
+from linstock.bridge.lower._sizes import size_tree
+from linstock.bridge.lower._steps import Steps
 
 
-def dtype_name(dtype: torch.dtype) -> Name:
-    """The JAX dtype that stands for a torch dtype; 64-bit integers become JAX's default, 32-bit.
+def dtype_tree(dtype: Dtype) -> Const:
+    """A dtype as an argument.
 
     Raises:
-        LoweringError: JAX has no such dtype.
+        LoweringError: The target has no such dtype.
     """
-    if dtype not in JAX_DTYPES:
-        raise LoweringError(f"JAX has no twin of the dtype {dtype}")
-    return Name(JAX_DTYPES[dtype])
+    if dtype.kind == "other":
+        raise LoweringError(f"JAX has no twin of the dtype {dtype.name}")
+    return Const(dtype)
 
 
+class Surroundings(Protocol):
+    """What an operation may ask of the call that it is in."""
+
+    def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
+        """The expression of a parameter, stored in the given order."""
+
+    def find_size(self, size: Size) -> Tree | None:
+        """A size as the shape of a value at hand has it."""
+
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+
+    def training_rate(self, kind: str) -> float:
+        """The dropout rate of the operation at hand in training, where eval mode shows none."""
+
+    def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
+        """Records that a weight of this module lives in a layer made up inside it."""
+
+    def invented_name(self, wanted: str) -> str:
+        """A name for a submodule that the source has no module for."""
+
+
+@dataclass(frozen=True, eq=False)
 class Builder:
-    """Adds steps to a body and turns values into the form that a step needs."""
+    """Adds the steps of one operation and turns values into the form that a step needs.
 
-    def __init__(self, body: Body, layout: str) -> None:
-        """Starts with an empty body; `layout` is `"channels_last"` or `"torch"`."""
-        self.body = body
-        self.layout = layout
-        self.known: dict[Tree, Ref] = {}
-        self.next_key = 0
-        # The shape and dtype of what the operation at hand gives, and where it stands in
-        # the source.
-        self.shape: tuple[Size, ...] = ()
-        self.dtype: torch.dtype = torch.float32
-        self.parts: list[Value] = []
-        self.origin: Origin | None = None
-        self.hint = "x"
-        self.within = ""
+    Attributes:
+        steps: The body's steps.
+        around: The call that the operation is in.
+        expected: What the operation gives.
+        layout: `"channels_last"` or `"torch"`.
+    """
+
+    steps: Steps
+    around: Surroundings
+    expected: Expected
+    layout: str
+
+    @property
+    def body(self) -> Body:
+        """The body that steps are added to."""
+        return self.steps.body
+
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        """The logical shape of what the operation gives."""
+        return self.expected.shape
+
+    @property
+    def dtype(self) -> Dtype:
+        """The dtype of what the operation gives."""
+        return self.expected.dtype
+
+    @property
+    def parts(self) -> tuple[Value, ...]:
+        """Shape and dtype of each part of what the operation gives."""
+        return self.expected.parts
+
+    def expecting(
+        self,
+        value: Value | None = None,
+        *,
+        shape: tuple[Size, ...] | None = None,
+        dtype: Dtype | None = None,
+    ) -> "Builder":
+        """A builder for a step on the way: one that gives the shape and dtype of `value`, or those
+        named.
+        """
+        if value is not None:
+            shape, dtype = value.shape, value.dtype
+        expected = dataclasses.replace(
+            self.expected,
+            shape=self.shape if shape is None else shape,
+            dtype=self.dtype if dtype is None else dtype,
+        )
+        return dataclasses.replace(self, expected=expected)
+
+    def standing_at(self, place: Place) -> "Builder":
+        """A builder whose steps come from another place."""
+        return dataclasses.replace(self, expected=dataclasses.replace(self.expected, place=place))
 
     # ---- steps
 
-    def new_key(self) -> int:
-        """A key for an argument or a step."""
-        self.next_key += 1
-        return self.next_key - 1
-
     def add(self, tree: Tree, *shapes: tuple[Size, ...], is_tuple: bool = False) -> Ref:
         """Adds a step, or finds the step that computes the same already."""
-        if tree in self.known:
-            return self.known[tree]
-        if any(part == TRAIN for part in walk(tree)):
-            self.body.uses_train = True
-        key = self.new_key()
-        self.body.statements[key] = Statement(
-            tree, shapes, is_tuple, self.origin, self.hint, self.within
-        )
-        ref = Ref(key)
-        if not _has_effect(tree):
-            self.known[tree] = ref
-        return ref
+        return self.steps.add(tree, *shapes, place=self.expected.place, is_tuple=is_tuple)
 
     def result(
         self,
@@ -102,7 +134,7 @@ class Builder:
         *,
         order: Sequence[int] | None = None,
         shape: tuple[Size, ...] | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: Dtype | None = None,
         stretched: frozenset[int] = frozenset(),
         facet: Any = None,
     ) -> Value:
@@ -141,47 +173,7 @@ class Builder:
         Raises:
             LoweringError: No value at hand has that size.
         """
-        if isinstance(size, int):
-            return Const(size)
-        found = self.find_size(size)
-        if found is not None:
-            return found
-        return self.size_by_parts(size)
-
-    def find_size(self, size: Size) -> Tree | None:
-        """The first value of the body with a stored axis of this size."""
-        for ref, shape in self.body.stored_shapes():
-            for axis, stored in enumerate(shape):
-                if stored == size:
-                    return Dim(ref, axis)
-        return None
-
-    def size_by_parts(self, size: sympy.Expr) -> Tree:
-        if isinstance(size, (sympy.Add, sympy.Mul)):
-            symbol = "+" if isinstance(size, sympy.Add) else "*"
-            numbers_last = sorted(size.args, key=lambda part: bool(part.is_number))
-            parts = [self.size(size_of_expression(part)) for part in numbers_last]
-            made = parts[0]
-            for part in parts[1:]:
-                if symbol == "+" and isinstance(part, Const) and part.value < 0:
-                    made = Op("-", (made, Const(-part.value)))
-                else:
-                    made = Op(symbol, (made, part))
-            return made
-        if type(size).__name__ in ("FloorDiv", "CleanDiv", "PythonMod", "Mod"):
-            symbol = "%" if "Mod" in type(size).__name__ else "//"
-            left, right = (self.size(size_of_expression(part)) for part in size.args)
-            return Op(symbol, (left, right))
-        if type(size).__name__ in ("Max", "Min"):
-            return call(
-                type(size).__name__.lower(),
-                *(self.size(size_of_expression(part)) for part in size.args),
-            )
-        if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
-            return Op("**", (self.size(size_of_expression(size.base)), Const(int(size.exp))))
-        raise LoweringError(
-            f"the size {size} cannot be read from the shape of any tensor of this module"
-        )
+        return size_tree(size, self.around.find_size)
 
     def sizes(self, sizes: Sequence[Size]) -> tuple[Tree, ...]:
         """The expressions of several sizes."""
@@ -194,7 +186,7 @@ class Builder:
         when None).
         """
         if isinstance(value.facet, Parameter):
-            return self.read(value, tuple(order) if order is not None else None)
+            return self.around.read(value, tuple(order) if order is not None else None)
         value = self.computed(value)
         assert value.tree is not None
         if order is None or tuple(order) == value.order:
@@ -204,18 +196,6 @@ class Builder:
     def plain(self, value: Value) -> Tree:
         """The expression of a value with its axes in PyTorch's order and nothing stretched."""
         return self.tree(self.spread(self.unfolded(value)), range(value.rank))
-
-    def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
-        """The expression of a parameter, stored in the given order."""
-        raise NotImplementedError
-
-    def note(self, text: str) -> None:
-        """Says something to the user in the report, once."""
-        raise NotImplementedError
-
-    def training_rate(self, kind: str) -> float:
-        """The dropout rate of the operation at hand in training, where eval mode shows none."""
-        raise NotImplementedError
 
     def moved(self, value: Value, order: tuple[int, ...]) -> Value:
         """The value with its axes stored in another order."""
@@ -228,18 +208,15 @@ class Builder:
         tree = _transposed(self.definition(value.tree), value.tree, axes, value.stored_shape)
         if isinstance(tree, Ref):
             return dataclasses.replace(value, tree=tree, order=order)
-        here = self.origin
-        if isinstance(value.tree, Ref) and value.tree.key in self.body.statements:
-            self.origin = self.body.statements[value.tree.key].origin
-        ref = self.add(tree, stored)
-        self.origin = here
+        place = self.expected.place
+        if isinstance(value.tree, Ref) and value.tree.key in self.body.steps:
+            place = dataclasses.replace(place, origin=self.body.steps[value.tree.key].origin)
+        ref = self.steps.add(tree, stored, place=place)
         return dataclasses.replace(value, tree=ref, order=order)
 
     def definition(self, tree: Tree) -> Tree:
         """What the step computes that a reference stands for."""
-        if isinstance(tree, Ref) and tree.key in self.body.statements:
-            return self.body.statements[tree.key].tree
-        return tree
+        return self.steps.definition(tree)
 
     def computed(self, value: Value) -> Value:
         """The value with an expression, where so far only a facet told what it is."""
@@ -247,7 +224,7 @@ class Builder:
             return value
         match value.facet:
             case Parameter():
-                return dataclasses.replace(value, tree=self.read(value, None), facet=None)
+                return dataclasses.replace(value, tree=self.around.read(value, None), facet=None)
             case Iota():
                 return self._computed_iota(value, value.facet)
             case Fill(number):
@@ -259,7 +236,7 @@ class Builder:
         bounds = (
             (size,) if iota.start == 0 else (Const(iota.start), Op("+", (Const(iota.start), size)))
         )
-        tree: Tree = Call(Name("jnp.arange"), bounds)
+        tree: Tree = Call(Global("jnp.arange"), bounds)
         if value.rank > 1:
             items = [Span() if axis == iota.axis else Const(None) for axis in value.order]
             while items[-1] == Span() and len(items) > 1 and items[-2] == Span():
@@ -276,17 +253,15 @@ class Builder:
     def _computed_fill(self, value: Value, number: bool | int | float) -> Value:
         value = dataclasses.replace(value, stretched=frozenset(), facet=None)
         shape = value.stored_shape
-        same = next(
-            (ref for ref, stored in self.body.stored_shapes() if stored == shape and shape), None
-        )
+        same = self.steps.find_shape(shape) if shape else None
         name = "zeros" if number == 0 else "ones" if number == 1 else "full"
         extra = (literal(number),) if name == "full" else ()
-        dtype = (("dtype", dtype_name(value.dtype)),)
+        dtype = (("dtype", dtype_tree(value.dtype)),)
         if same is not None and not all(isinstance(size, int) for size in shape):
             known = () if self.body.dtypes.get(same) == value.dtype else dtype
-            tree = Call(Name(f"jnp.{name}_like"), (same, *extra), known)
+            tree = Call(Global(f"jnp.{name}_like"), (same, *extra), known)
         else:
-            tree = Call(Name(f"jnp.{name}"), (self.shape_tree(shape), *extra), dtype)
+            tree = Call(Global(f"jnp.{name}"), (self.shape_tree(shape), *extra), dtype)
         return dataclasses.replace(value, tree=self.add(tree, shape))
 
     def shape_tree(self, shape: Sequence[Size]) -> Tree:
@@ -327,7 +302,7 @@ class Builder:
     # ---- elementwise operations
 
     def elementwise(
-        self, build: Callable[..., Tree], *operands: Any, dtype: torch.dtype | None = None
+        self, build: Callable[..., Tree], *operands: Any, dtype: Dtype | None = None
     ) -> Value:
         """A step that combines values entry by entry, broadcasting as PyTorch and NumPy do.
 
@@ -402,11 +377,6 @@ class Builder:
         )
 
 
-def size_of_expression(part: sympy.Expr) -> Size:
-    """An int where the expression is one."""
-    return int(part) if part.is_Integer else part
-
-
 def _leading_order(values: Sequence[Value], rank: int) -> tuple[int, ...]:
     """The order that most of the data has already."""
     full = [value for value in values if value.rank == rank]
@@ -453,10 +423,3 @@ def _transposed(
     if len(swapped) == 2 and len(axes) > 2:
         return method(tree, "swapaxes", *sorted(swapped))
     return method(tree, "transpose", *axes)
-
-
-def _has_effect(tree: Tree) -> bool:
-    """Whether the expression makes a submodule or draws random numbers, so that writing it twice
-    differs.
-    """
-    return any(isinstance(part, Construct) or part == Name("self.make_rng") for part in walk(tree))

@@ -12,7 +12,6 @@ from linstock.bridge.ir._tree import (
     Call,
     Const,
     Index,
-    Name,
     Op,
     Ref,
     Seq,
@@ -123,7 +122,7 @@ def _without_collapse(build: Builder, value: Value, made: Value) -> Tree | None:
     collapsed = build.definition(product.operands[0])
     match collapsed:
         case Call(Attr(Ref() as source, "reshape"), sizes, ()) if len(sizes) == 2:
-            shape = dict(build.body.stored_shapes()).get(source)
+            shape = build.steps.shape(source)
         case _:
             return None
     if shape is None or shape[:-1] != made.stored_shape[:-1]:
@@ -291,7 +290,7 @@ def remove_axis(build: Builder, value: Value, axis: int) -> Value:
 def items_at(position: int, rank: int, item: Tree) -> tuple[Tree, ...]:
     """The items of an index that touches one axis only."""
     if position == rank - 1 and position >= 2:
-        return (Name("..."), item)
+        return (Const(...), item)
     return (*[Span()] * position, item)
 
 

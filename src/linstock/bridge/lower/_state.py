@@ -8,8 +8,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
-from linstock.bridge.ir._values import Facet, Fill, Iota, Parameter, Value, shape_of
+from linstock.bridge.ir._values import Facet, Fill, Iota, Parameter, Value
 from linstock.bridge.layers._pairs import Pair
 from linstock.bridge.port._weights import WeightRow
 
@@ -100,12 +101,23 @@ class State:
         facet: Facet = Parameter(tensor.names[0])
         if not tensor.persistent:
             facet = _pattern(tensor.value) or facet
-        return Value(None, shape_of(placeholder.meta["val"]), tensor.value.dtype, facet=facet)
+        return Value(
+            None, shape_of(placeholder.meta["val"]), dtype_of(tensor.value.dtype), facet=facet
+        )
 
     def is_held_elsewhere(self, name: str, path: tuple[str, ...]) -> bool:
         """Whether the tensor lives in a module that is not the one at `path` nor inside it."""
         holding = self.holdings.get(self.tensors[name].names[0])
         return holding is not None and holding.path[: len(path)] != path
+
+    def stored_order(self, holding: Holding, rank: int) -> tuple[int, ...] | None:
+        """Which axis of the torch tensor each axis of its variable is; None where it is stored in
+        parts.
+        """
+        row = self.row_of[(holding.collection, *holding.path, holding.name)]
+        if row.part is not None or row.split is not None:
+            return None
+        return row.order or tuple(range(rank))
 
     def hold(self, tensor: Tensor, holding: Holding, **turns: Any) -> None:
         """Records where a tensor lives and how it is turned on the way (fields of `WeightRow`)."""

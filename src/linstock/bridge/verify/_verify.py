@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -301,8 +300,3 @@ def in_float64() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(default)
-
-
-def source_in_float64(source: str) -> str:
-    """The emitted source with every float32 in it widened."""
-    return re.sub(r"\bjnp\.float32\b", "jnp.float64", source)

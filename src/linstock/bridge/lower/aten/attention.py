@@ -3,11 +3,9 @@
 import math
 from typing import Any
 
-import torch
-
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._body import TRAIN
-from linstock.bridge.ir._tree import Const, IfElse, Index, Name, Op, Tree, call, method
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.ir._tree import TRAIN, Const, IfElse, Index, Key, Op, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
@@ -53,19 +51,19 @@ def attention(
         trees[0] = Op("*", (trees[0], factor))
     settings: dict[str, Any] = {}
     if attn_mask is not None:
-        is_mask = attn_mask.dtype == torch.bool
+        is_mask = attn_mask.dtype == dtypes.BOOL
         settings["mask" if is_mask else "bias"] = _mask(build, attn_mask, rank)
     if is_causal:
         sizes = (*(1,) * (rank - 2), build.size(query.shape[-2]), build.size(key.shape[-2]))
-        settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=Name("bool")))
-    rate = build.training_rate("scaled_dot_product_attention")
+        settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=dtypes.BOOL))
+    rate = build.around.training_rate("scaled_dot_product_attention")
     if rate:
-        settings["dropout_rng"] = IfElse(TRAIN, call("self.make_rng", "dropout"), Const(None))
+        settings["dropout_rng"] = IfElse(TRAIN, Key("dropout"), Const(None))
         settings["dropout_rate"] = rate
         settings["broadcast_dropout"] = False
         settings["deterministic"] = Op("not", (TRAIN,))
     made: Tree = call("nn.dot_product_attention", *trees, **settings)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
+    if attn_mask is not None and attn_mask.dtype == dtypes.BOOL:
         made = _without_blind_rows(build, made, attn_mask, settings["mask"])
     return build.result(made, order=order)
 
@@ -73,13 +71,13 @@ def attention(
 def _without_blind_rows(build: Builder, made: Tree, mask: Value, written: Tree) -> Tree:
     """Where a query may see no key at all, PyTorch gives zeros and Linen the mean of the values."""
     if mask.rank < 2 or mask.is_single(mask.rank - 2):
-        build.note(
+        build.around.note(
             "where a mask hides every key of an example, attention gives zeros in PyTorch and "
             "the mean of the values here"
         )
         return made
     seen = method(method(written, "any", axis=-1), "swapaxes", -1, -2)
-    return Op("*", (made, Index(seen, (Name("..."), Const(None)))))
+    return Op("*", (made, Index(seen, (Const(...), Const(None)))))
 
 
 def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-import torch
-
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import Name, call
+from linstock.bridge.capture._dtypes import cast_number
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.ir._tree import Const, call
 from linstock.bridge.ir._values import Fill, Iota, Size, Value
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis
 
@@ -22,14 +22,12 @@ def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Va
     ]
     settings: dict[str, Any] = {}
     if build.dtype.is_floating_point:
-        settings["dtype"] = dtype_name(build.dtype)
+        settings["dtype"] = dtype_tree(build.dtype)
     return build.result(call("jnp.arange", *(bounds if step != 1 else bounds[:2]), **settings))
 
 
 def _filled(build: Builder, number: Any) -> Value:
-    return Value(
-        None, build.shape, build.dtype, facet=Fill(torch.tensor(number).to(build.dtype).item())
-    )
+    return Value(None, build.shape, build.dtype, facet=Fill(cast_number(number, build.dtype)))
 
 
 @lowers("aten.zeros", "aten.zeros_like", "aten.new_zeros", "aten.zero", ignores="self size dtype")
@@ -66,7 +64,7 @@ def logspace(build: Builder, start: Any, end: Any, steps: Any, base: float = 10.
 
 
 def _float_dtype(build: Builder) -> dict[str, Any]:
-    if build.dtype != torch.float32:
+    if build.dtype != dtypes.FLOAT32:
         raise LoweringError(f"steps of dtype {build.dtype}")
     return {}
 
@@ -74,7 +72,7 @@ def _float_dtype(build: Builder) -> dict[str, Any]:
 @lowers("aten.eye", ignores="dtype")
 def eye(build: Builder, n: Any, m: Any = None) -> Value:
     sizes = (build.size(n),) if m is None else (build.size(n), build.size(m))
-    return build.result(call("jnp.eye", *sizes, dtype=dtype_name(build.dtype)))
+    return build.result(call("jnp.eye", *sizes, dtype=dtype_tree(build.dtype)))
 
 
 @lowers("aten.one_hot")
@@ -82,7 +80,7 @@ def one_hot(build: Builder, self: Value, num_classes: Any = -1) -> Value:
     if isinstance(num_classes, int) and num_classes < 0:
         raise LoweringError("a number of classes that depends on the values")
     classes = build.size(num_classes)
-    return build.result(call("nn.one_hot", build.plain(self), classes, dtype=Name("jnp.int32")))
+    return build.result(call("nn.one_hot", build.plain(self), classes, dtype=Const(dtypes.INT32)))
 
 
 @lowers("aten.tril_indices", ignores="dtype")

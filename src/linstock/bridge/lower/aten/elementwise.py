@@ -4,11 +4,11 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from linstock.bridge.ir._tree import Call, Const, Name, Op, Tree, call, method
+from linstock.bridge.capture._dtypes import cast_number
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
 from linstock.bridge.ir._values import Fill, Iota, Size, Value
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import Row, add_row, lowers
 
 # ---- one operand: ATen name -> function
@@ -100,7 +100,7 @@ def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
     if build.dtype.is_floating_point and not (
         value.dtype.is_floating_point or value.dtype.is_complex
     ):
-        return method(tree, "astype", dtype_name(build.dtype))
+        return method(tree, "astype", dtype_tree(build.dtype))
     return tree
 
 
@@ -213,14 +213,14 @@ def _checked(build: Builder, value: Value, *operands: Any) -> Value:
         for operand in operands
         if isinstance(operand, Value) and not isinstance(operand.facet, Fill)
     ]
-    dtypes = {tensor.dtype for tensor in tensors}
-    if len(dtypes) < 2 or build.dtype == torch.bool or not build.dtype.is_floating_point:
+    found = {tensor.dtype for tensor in tensors}
+    if len(found) < 2 or build.dtype == dtypes.BOOL or not build.dtype.is_floating_point:
         return value
-    if {dtype for dtype in dtypes if dtype.is_floating_point} == {build.dtype}:
+    if {dtype for dtype in found if dtype.is_floating_point} == {build.dtype}:
         return value
     assert value.tree is not None
     return build.result(
-        method(value.tree, "astype", dtype_name(build.dtype)),
+        method(value.tree, "astype", dtype_tree(build.dtype)),
         order=value.order,
         stretched=value.stretched,
     )
@@ -269,7 +269,7 @@ def _known_result(build: Builder, symbol: str, left: Any, right: Any) -> Value |
                 return _broadcast(build, other)
     counts_up = isinstance(left, Value) and isinstance(left.facet, Iota) and left.facet.start == 0
     if symbol == ">=" and counts_up and isinstance(right, int) and right <= 0:
-        return Value(None, build.shape, torch.bool, facet=Fill(True))
+        return Value(None, build.shape, dtypes.BOOL, facet=Fill(True))
     if symbol == "<=" and isinstance(left, Value) and isinstance(right, Value):
         return _causal_mask(build, left, right)
     return None
@@ -302,7 +302,7 @@ def _causal_mask(build: Builder, keys: Value, queries: Value) -> Value | None:
     if build.shape[-1] != build.shape[-2]:
         return None
     size = build.size(build.shape[-1])
-    ones = call("jnp.ones", (*(1,) * (rank - 2), size, size), dtype=Name("bool"))
+    ones = call("jnp.ones", (*(1,) * (rank - 2), size, size), dtype=dtypes.BOOL)
     others = frozenset(axis for axis in range(rank - 2) if build.shape[axis] != 1)
     return build.result(call("jnp.tril", ones), stretched=others)
 
@@ -379,7 +379,7 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
     if rounding_mode == "trunc" and not build.dtype.is_floating_point:
         assert value.tree is not None
         return build.result(
-            method(value.tree, "astype", dtype_name(build.dtype)), order=value.order
+            method(value.tree, "astype", dtype_tree(build.dtype)), order=value.order
         )
     return value
 
@@ -524,12 +524,12 @@ def cast(build: Builder, value: Value) -> Value:
     if value.dtype == build.dtype:
         return value
     if isinstance(value.facet, Fill):
-        number = torch.tensor(value.facet.value).to(build.dtype).item()
+        number = cast_number(value.facet.value, build.dtype)
         return Value(None, value.shape, build.dtype, value.order, value.stretched, Fill(number))
     if isinstance(value.facet, Iota) and value.tree is None:
         value = build.computed(value)
     return build.elementwise(
-        lambda x: Call(method(x, "astype").function, (dtype_name(build.dtype),)), value
+        lambda x: Call(method(x, "astype").function, (dtype_tree(build.dtype),)), value
     )
 
 
@@ -563,8 +563,4 @@ def broadcast_shape(*operands: Any) -> tuple[Size, ...]:
 
 def combined(build: Builder, make: Callable[..., Tree], *operands: Any) -> Value:
     """`build.elementwise` for a step on the way to what the operation gives, in its dtype."""
-    final = build.shape
-    build.shape = broadcast_shape(*operands)
-    value = build.elementwise(make, *operands)
-    build.shape = final
-    return value
+    return build.expecting(shape=broadcast_shape(*operands)).elementwise(make, *operands)

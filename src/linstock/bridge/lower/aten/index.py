@@ -3,12 +3,11 @@
 import dataclasses
 from typing import Any
 
-import torch
-
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Fill, Iota, Value
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at
 from linstock.bridge.lower.aten.elementwise import cast
@@ -87,7 +86,7 @@ def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
 
 def refuse_masks(indices: list[Value | None]) -> None:
     """Refuses an indexing whose result's size depends on values."""
-    if any(item is not None and item.dtype == torch.bool for item in indices):
+    if any(item is not None and item.dtype == dtypes.BOOL for item in indices):
         raise LoweringError("an index by a mask, whose size depends on the values")
 
 
@@ -187,7 +186,7 @@ def copy(build: Builder, self: Value, src: Value) -> Value:
     if src.shape == build.shape:
         return cast(build, src)
     tree = call("jnp.broadcast_to", build.plain(src), build.shape_tree(build.shape))
-    return build.result(method(tree, "astype", dtype_name(build.dtype)))
+    return build.result(method(tree, "astype", dtype_tree(build.dtype)))
 
 
 @lowers("aten.masked_scatter")

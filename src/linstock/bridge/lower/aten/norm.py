@@ -1,23 +1,18 @@
 """Normalizations outside layers that have a Linen twin."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.nn.modules.batchnorm import _NormBase
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._body import TRAIN
-from linstock.bridge.ir._tree import Call, Const, Construct, Name, Op, Tree, call
-from linstock.bridge.ir._values import Parameter, Value
+from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Kind, Op, Owner, Tree, call
+from linstock.bridge.ir._values import Value
 from linstock.bridge.layers._pairs import channels_last_order, rounded
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis
 from linstock.bridge.lower._shapes import reshape as reshaped
-from linstock.bridge.lower._state import Holding
 from linstock.bridge.lower.aten.elementwise import combined
-
-if TYPE_CHECKING:
-    from linstock.bridge.lower._frame import FrameLowering
 
 
 @lowers("aten.layer_norm", ignores="cudnn_enable")
@@ -116,7 +111,7 @@ def native_layer_norm(
     eps: float,
 ) -> list[Value]:
     """The normalized value, which is all that a forward pass reads."""
-    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    build = build.expecting(build.parts[0])
     return [layer_norm(build, input, normalized_shape, weight, bias, eps)]
 
 
@@ -129,7 +124,7 @@ def native_group_norm(
     group: int,
     eps: float,
 ) -> list[Value]:
-    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    build = build.expecting(build.parts[0])
     return [group_norm(build, input, group, weight, bias, eps)]
 
 
@@ -152,7 +147,7 @@ def instance_norm(
 
 @lowers("aten.batch_norm", ignores="cudnn_enabled", accepts="facet channels_last")
 def batch_norm(
-    build: "FrameLowering",
+    build: Builder,
     input: Value,
     weight: Value | None,
     bias: Value | None,
@@ -169,14 +164,14 @@ def batch_norm(
         return _scaled_channels(build, normal, weight, bias)
     if training:
         raise LoweringError("batch normalization by batch statistics in eval mode")
-    if isinstance(build.frame.module, _NormBase):
+    if issubclass(build.body.instance.cls.key, _NormBase):
         weights = {"scale": weight, "bias": bias, "mean": running_mean, "var": running_var}
         return _held_batch_norm(build, build.computed(input), weights, momentum, eps)
     return _frozen_batch_norm(build, input, (running_mean, running_var, weight, bias), eps)
 
 
 def _held_batch_norm(
-    build: "FrameLowering",
+    build: Builder,
     value: Value,
     weights: dict[str, Value | None],
     momentum: float,
@@ -185,39 +180,26 @@ def _held_batch_norm(
     """`nn.BatchNorm` as a submodule, so that its statistics follow the batches in training."""
     if not momentum:
         raise LoweringError("running statistics that average over all batches")
-    name = "batch_norm" if hasattr(build.frame.module, "norm") else "norm"
+    name = build.around.invented_name("norm")
     given = {key: weight for key, weight in weights.items() if weight is not None}
     for key, weight in given.items():
-        _hold(build, weight, name, key)
+        collection = "batch_stats" if key in ("mean", "var") else "params"
+        build.around.hold_inside(weight, name, key, collection)
     settings: list[tuple[str, Tree]] = [
         ("use_running_average", Op("not", (TRAIN,))),
         ("momentum", Const(rounded(1 - momentum))),
         ("epsilon", Const(eps)),
     ]
     settings += [(f"use_{key}", Const(False)) for key in ("scale", "bias") if key not in given]
-    owner = f"{build.frame.path}.{name}" if build.frame.path else name
     defaults = (("momentum", Const(0.99)), ("epsilon", Const(1e-5)))
-    layer = Construct(Name("nn.BatchNorm"), tuple(settings), Const(name), owner, defaults)
+    owner = Owner("", "batch norm")
+    layer = Construct(Kind("BatchNorm"), tuple(settings), Const(name), owner, defaults)
     order = channels_last_order(value.rank)
     return build.result(Call(layer, (build.tree(value, order),)), order=order)
 
 
-def _hold(build: "FrameLowering", weight: Value, layer: str, variable: str) -> None:
-    """Records that a weight of this module lives in a Linen layer inside it."""
-    state = build.model.state
-    if not isinstance(weight.facet, Parameter) or not build.holds(weight.facet.name):
-        raise LoweringError("batch normalization with weights of another module")
-    tensor = state.tensors[weight.facet.name]
-    path = (*build.body.path, layer)
-    holding = state.holdings.get(tensor.names[0])
-    if holding is not None and (holding.path, holding.name) != (path, variable):
-        raise LoweringError("batch normalization with weights that are used elsewhere too")
-    collection = "batch_stats" if variable in ("mean", "var") else "params"
-    state.hold(tensor, Holding(path, collection, variable, (0,), build.frame.path))
-
-
 def _frozen_batch_norm(
-    build: "FrameLowering", value: Value, weights: tuple[Value | None, ...], eps: float
+    build: Builder, value: Value, weights: tuple[Value | None, ...], eps: float
 ) -> Value:
     """Batch norm whose statistics are constants, as in `FrozenBatchNorm2d`."""
     mean, variance, weight, bias = (
@@ -225,8 +207,9 @@ def _frozen_batch_norm(
     )
     assert mean is not None
     assert variance is not None
-    build.model.notes.append(
-        f"`{build.frame.path or type(build.frame.module).__name__}` normalizes by its running "
+    instance = build.body.instance
+    build.around.note(
+        f"`{instance.path or instance.cls.name}` normalizes by its running "
         "statistics in training too: `F.batch_norm` does not say whether they should be updated"
     )
 

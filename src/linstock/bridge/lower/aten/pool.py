@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import Const, Index, Name, Op, Seq, Span, call
+from linstock.bridge.ir._tree import Const, Global, Index, Op, Seq, Span, call
 from linstock.bridge.ir._values import Size, Value
 from linstock.bridge.layers._pairs import channels_last_order
 from linstock.bridge.lower._builder import Builder
@@ -47,7 +47,7 @@ def max_pool_with_indices(
 ) -> list[Value]:
     """The values; whoever reads the indices too is refused, because the list has no second part."""
     best = build.parts[0]
-    build.shape, build.dtype = best.shape, best.dtype
+    build = build.expecting(best)
     return [max_pool(build, self, kernel_size, stride, padding, dilation, ceil_mode)]
 
 
@@ -71,8 +71,8 @@ def _dilated_max_pool(
     tree = call(
         "jax.lax.reduce_window",
         build.tree(value, order),
-        Op("neg", (Name("jnp.inf"),)),
-        Name("jax.lax.max"),
+        Op("neg", (Global("jnp.inf"),)),
+        Global("jax.lax.max"),
         (1, *kernel, 1),
         (1, *strides, 1),
         ((0, 0), *sides, (0, 0)),
@@ -225,7 +225,7 @@ def adaptive_avg_pool(build: Builder, self: Value, output_size: list[Any]) -> Va
 )
 def adaptive_max_pool(build: Builder, self: Value, output_size: list[Any]) -> list[Value]:
     best = build.parts[0]
-    build.shape, build.dtype = best.shape, best.dtype
+    build = build.expecting(best)
     return [adaptive(build, self, output_size, "jnp.max", "nn.max_pool")]
 
 

@@ -1,8 +1,7 @@
 """Random operations: dropout."""
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._body import TRAIN
-from linstock.bridge.ir._tree import Call, Const, Construct, Name, Op, Tree, literal
+from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Kind, Op, Owner, Tree, literal
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
@@ -11,7 +10,7 @@ from linstock.bridge.lower._rows import lowers
 @lowers("aten.dropout", "aten.native_dropout", accepts="elementwise")
 def dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
     """`F.dropout`: PyTorch's eval mode is captured, and `train` decides in Linen."""
-    rate = build.training_rate("dropout")
+    rate = build.around.training_rate("dropout")
     p = p or rate
     if p == 0:
         return input
@@ -26,13 +25,14 @@ def _layer(build: Builder, rate: float, **settings: Tree) -> Construct:
         *settings.items(),
         ("deterministic", Op("not", (TRAIN,))),
     )
-    return Construct(Name("nn.Dropout"), written, None, f"dropout {build.next_key}")
+    owner = Owner("", f"dropout {len(build.body.submodules)}")
+    return Construct(Kind("Dropout"), written, None, owner)
 
 
 @lowers("aten.feature_dropout")
 def feature_dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
     """`F.dropout2d` and its kind: whole channels are dropped, which axis 1 holds."""
-    rate = build.training_rate("feature_dropout")
+    rate = build.around.training_rate("feature_dropout")
     p = p or rate
     if p == 0:
         return input

@@ -4,11 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-import torch
-
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
 from linstock.bridge.ir._values import Fill, Value
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import Row, add_row, lowers
 
 REDUCTIONS = {
@@ -68,9 +67,9 @@ def _reduction(function: str) -> Any:
 def _in_result_type(build: Builder, value: Value) -> Value:
     """The operand in the dtype that PyTorch accumulates and returns in."""
     both_exact = not (value.dtype.is_floating_point or build.dtype.is_floating_point)
-    if value.dtype == build.dtype or build.dtype == torch.bool or both_exact:
+    if value.dtype == build.dtype or build.dtype == dtypes.BOOL or both_exact:
         return value
-    tree = method(build.tree(value), "astype", dtype_name(build.dtype))
+    tree = method(build.tree(value), "astype", dtype_tree(build.dtype))
     return build.result(tree, order=value.order, shape=value.shape)
 
 
@@ -103,10 +102,10 @@ for _overload in ("dim", "correction", "default"):
 def _extreme(name: str) -> Any:
     def lower(build: Builder, self: Value, dim: int, keepdim: bool = False) -> list[Value]:
         best = build.parts[0]
-        build.shape, build.dtype = best.shape, best.dtype
+        build = build.expecting(best)
         values = reduced(build, f"jnp.{name}", self, dim, keepdim)
-        build.dtype = torch.int64
-        return [values, reduced(build, f"jnp.arg{name}", self, dim, keepdim)]
+        places = reduced(build.expecting(dtype=dtypes.INT64), f"jnp.arg{name}", self, dim, keepdim)
+        return [values, places]
 
     return lower
 
@@ -141,7 +140,7 @@ def _arg(build: Builder, function: str, value: Value, dim: int | None, keepdim: 
 def aminmax(
     build: Builder, self: Value, dim: int | None = None, keepdim: bool = False
 ) -> list[Value]:
-    build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+    build = build.expecting(build.parts[0])
     return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
 
 
@@ -154,7 +153,7 @@ def _moments(function: str) -> Any:
         correction: Any = None,
         keepdim: bool = False,
     ) -> list[Value]:
-        build.shape, build.dtype = build.parts[0].shape, build.parts[0].dtype
+        build = build.expecting(build.parts[0])
         ddof = int(unbiased) if correction is None else correction
         settings = {"ddof": ddof} if ddof else {}
         spread = reduced(build, function, self, dim, keepdim, **settings)
@@ -260,7 +259,7 @@ def _norm(build: Builder, value: Value, degree: float, dim: Any, keepdim: bool) 
     powers = dataclasses.replace(value, tree=tree, facet=None)
     total = reduced(build, "jnp.sum", powers, dim, keepdim)
     if degree == 0:
-        return build.elementwise(lambda x: method(x, "astype", dtype_name(build.dtype)), total)
+        return build.elementwise(lambda x: method(x, "astype", dtype_tree(build.dtype)), total)
     if degree == 1:
         return total
     if degree == 2:

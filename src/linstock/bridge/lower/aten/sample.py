@@ -3,7 +3,8 @@
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import Const, Index, Name, Op, Span, Tree, call, method
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Size, Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
@@ -100,7 +101,7 @@ def _corner(
         fits = Op("&", (Op(">=", (entry, Const(0))), Op("<", (entry, size))))
         inside = fits if inside is None else Op("&", (inside, fits))
         kept = call("jnp.clip", entry, 0, Op("-", (size, Const(1))))
-        items.append(method(kept, "astype", Name("jnp.int32")))
+        items.append(method(kept, "astype", Const(dtypes.INT32)))
     batch = Index(call("jnp.arange", build.size(shape[0])), (Span(), Const(None), Const(None)))
     assert inside is not None
     factor = call("jnp.where", inside, 1 if weight is None else weight, 0)

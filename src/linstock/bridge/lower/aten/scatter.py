@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
-
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
@@ -50,7 +49,7 @@ def index_put(
     values: Value,
     accumulate: bool = False,
 ) -> Value:
-    if len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool:
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype == dtypes.BOOL:
         return _masked_put(build, self, indices[0], values, accumulate)
     refuse_masks(indices)
     items = tuple(Span() if item is None else build.plain(item) for item in indices)

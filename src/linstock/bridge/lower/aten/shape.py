@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.capture._origins import part_of
+from linstock.bridge.ir._origin import part_of
 from linstock.bridge.ir._tree import Const, Index, Op, Seq, Span, Tree, call
 from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Value
 from linstock.bridge.layers._pairs import PAD_MODES
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import Row, add_row, lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at, remove_axis
 from linstock.bridge.lower._shapes import reshape as reshaped
@@ -193,12 +193,13 @@ def split(build: Builder, self: Value, dim: int = 0) -> Any:
 
 @lowers("aten.unbind")
 def unbind(build: Builder, self: Value, dim: int = 0) -> list[Value]:
-    parts = []
-    whole = build.origin
+    place = build.expected.place
+    made = []
     for i, part in enumerate(build.parts):
-        build.origin = part_of(whole, i, len(build.parts))
-        parts.append(pick(build, self, dim % self.rank, i, part))
-    return parts
+        origin = part_of(place.origin, i, len(build.parts))
+        here = build.standing_at(dataclasses.replace(place, origin=origin))
+        made.append(pick(here, self, dim % self.rank, i, part))
+    return made
 
 
 def pick(build: Builder, value: Value, axis: int, index: Any, part: Value) -> Value:
@@ -337,8 +338,7 @@ def channel_shuffle(build: Builder, self: Value, groups: int) -> Value:
 def broadcast_tensors(build: Builder, tensors: list[Value]) -> list[Value]:
     made = []
     for tensor, part in zip(tensors, build.parts, strict=True):
-        build.shape = part.shape
-        made.append(expand(build, tensor))
+        made.append(expand(build.expecting(part), tensor))
     return made
 
 
@@ -372,7 +372,7 @@ def diag_embed(
         raise LoweringError("a diagonal elsewhere than in the middle of the last two axes")
     size = build.size(self.shape[-1])
     column = Index(build.plain(self), (*[Span()] * self.rank, Const(None)))
-    return build.result(Op("*", (column, call("jnp.eye", size, dtype=dtype_name(self.dtype)))))
+    return build.result(Op("*", (column, call("jnp.eye", size, dtype=dtype_tree(self.dtype)))))
 
 
 @lowers("aten.rot90")

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch
-
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
-from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 
 
@@ -52,7 +50,7 @@ def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = Tru
     found = call("jax.lax.top_k", x if largest else Op("neg", (x,)), build.size(k))
     values, where = build.results(found, parts)
     if not largest:
-        build.shape, build.dtype = values.shape, values.dtype
+        build = build.expecting(values)
         values = build.elementwise(lambda x: Op("neg", (x,)), values)
     return [values, where]
 
@@ -135,9 +133,8 @@ def cummin(build: Builder, self: Value, dim: int) -> list[Value]:
 
 
 def _running(build: Builder, function: str, value: Value, dim: int) -> list[Value]:
-    build.shape, build.dtype = build.parts[0].shape, torch.float32
     tree = call(function, build.tree(value), axis=value.position(dim))
-    return [build.result(tree, order=value.order, dtype=value.dtype)]
+    return [build.expecting(value).result(tree, order=value.order)]
 
 
 @lowers("aten.histc")
@@ -146,4 +143,4 @@ def histc(build: Builder, self: Value, bins: int = 100, min: float = 0, max: flo
         raise LoweringError("a histogram between the smallest and the largest value")
     found = call("jnp.histogram", build.plain(self), bins, range=(min, max))
     counts = Index(found, (Const(0),))
-    return build.result(method(counts, "astype", dtype_name(build.dtype)))
+    return build.result(method(counts, "astype", dtype_tree(build.dtype)))

@@ -2,43 +2,40 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from linstock.bridge.emit._emit import Emitted, Needs
+from linstock.bridge.emit._emit import Emitted
+from linstock.bridge.ir._instance import SourceClass
 from linstock.bridge.ir._values import Value
-from linstock.bridge.lower._builder import JAX_DTYPES
-from linstock.bridge.lower._frame import Lowered
+from linstock.bridge.targets.linen import Linen, Needs
+
+# An input: its value, and the shape that the example has in the source.
+Input = tuple[Value, tuple[int, ...]]
 
 
 def describe(
-    model: torch.nn.Module,
-    lowered: Lowered,
-    emitted_args: Sequence[str],
-    examples: Sequence[torch.Tensor],
+    source: SourceClass,
     root: str,
+    names: Sequence[str],
+    inputs: Sequence[Input],
     needs: Needs,
 ) -> Iterator[str]:
     """The docstring of an emitted file: what it is, how to initialize it, load the weights and call
     it.
     """
-    cls = type(model)
-    yield f"{root} in Flax Linen, converted from `{cls.__module__}.{cls.__qualname__}`."
+    yield f"{root} in Flax Linen, converted from `{source.module}.{source.qualname}`."
     yield ""
-    yield from _layouts(lowered, emitted_args, examples)
-    samples = ", ".join(
-        sample(value, example) for (_, value), example in zip(lowered.inputs, examples, strict=True)
-    )
-    names = ", ".join(emitted_args)
+    yield from _layouts(names, inputs)
+    samples = ", ".join(sample(*one) for one in inputs)
+    given = ", ".join(names)
     yield f"    model = {root}()"
     yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh, or converted:"
     yield f'    variables = unflatten_dict({LOAD}, sep="/")'
-    yield f"    outputs = model.apply(variables, {names})"
+    yield f"    outputs = model.apply(variables, {given})"
     if needs.train:
         extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (
             ', rngs={"dropout": key}' if needs.dropout else ""
         )
         targets = "outputs, updates" if needs.batch_stats else "outputs"
-        yield f"    {targets} = model.apply(variables, {names}, train=True{extra})"
+        yield f"    {targets} = model.apply(variables, {given}, train=True{extra})"
     yield ""
     yield "with `import jax, jax.numpy as jnp, safetensors.flax` and"
     yield "`from flax.traverse_util import unflatten_dict`."
@@ -55,17 +52,15 @@ BATCH_NORM = (
 )
 
 
-def _layouts(
-    lowered: Lowered, names: Sequence[str], examples: Sequence[torch.Tensor]
-) -> Iterator[str]:
+def _layouts(names: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
     moved = [
-        (name, value, example)
-        for name, (_, value), example in zip(names, lowered.inputs, examples, strict=True)
+        (name, value, shape)
+        for name, (value, shape) in zip(names, inputs, strict=True)
         if value.order != tuple(range(value.rank))
     ]
-    for name, value, example in moved:
-        stored = _bracketed([example.shape[axis] for axis in value.order])
-        given = _bracketed(example.shape)
+    for name, value, shape in moved:
+        stored = _bracketed([shape[axis] for axis in value.order])
+        given = _bracketed(shape)
         yield f"`{name}` is channels-last here: `{stored}` where PyTorch takes `{given}`."
     if moved:
         yield ""
@@ -75,23 +70,24 @@ def _bracketed(sizes: Sequence[int]) -> str:
     return "[" + ", ".join(["N", *map(str, sizes[1:])]) + "]"
 
 
-def sample(value: Value, example: torch.Tensor) -> str:
+def sample(value: Value, shape: tuple[int, ...]) -> str:
     """An example input as an expression."""
-    shape = tuple(example.shape[axis] for axis in value.order)
-    if example.dtype == torch.float32:
-        return f"jnp.zeros({shape})"
-    dtype = JAX_DTYPES[example.dtype]
-    return f"jnp.zeros({shape}, {dtype})"
+    stored = tuple(shape[axis] for axis in value.order)
+    if value.dtype.name == "float32":
+        return f"jnp.zeros({stored})"
+    return f"jnp.zeros({stored}, {Linen().dtype(value.dtype).id})"
 
 
-def readme(emitted: Emitted, model: torch.nn.Module, samples: str, layouts: str) -> str:
+def readme(emitted: Emitted, source: SourceClass, inputs: Sequence[Input]) -> str:
     """The README of an emitted folder."""
-    cls = type(model)
     names = ", ".join(emitted.args)
+    samples = "\n".join(
+        f"{name} = {sample(*one)}" for name, one in zip(emitted.args, inputs, strict=True)
+    )
     return f"""# {emitted.root}
 
-`{cls.__module__}.{cls.__qualname__}` as a Flax Linen module. `report.json` says how closely it was
-compared with PyTorch.{layouts}
+`{source.module}.{source.qualname}` as a Flax Linen module. `report.json` says how closely it was
+compared with PyTorch.
 
 ```python
 import jax, jax.numpy as jnp, safetensors.flax

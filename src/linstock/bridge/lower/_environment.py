@@ -1,0 +1,247 @@
+"""Values of one call: its own, those that its caller passes in, and those that it gives back."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.capture._dtypes import dtype_of, shape_of
+from linstock.bridge.capture._frames import Frame
+from linstock.bridge.ir._body import Body, Result
+from linstock.bridge.ir._tree import Const, Dim, Ref, Tree
+from linstock.bridge.ir._values import Folded, Size, Value
+from linstock.bridge.layers._pairs import channels_last_order
+from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._expected import Expected, Place
+from linstock.bridge.lower._model import Model
+from linstock.bridge.lower._names import MemberNames
+from linstock.bridge.lower._parameters import Parameters
+from linstock.bridge.lower._steps import Steps
+
+
+class Environment:
+    """What the operations of one call may read.
+
+    Attributes:
+        model: What all calls share.
+        frame: The call.
+        parent: The environment of the caller.
+        steps: The steps of the call's body.
+        names: Names of the module's submodules and variables.
+        place: Where the walk stands.
+        within: The call whose steps are being written in place, outermost first.
+    """
+
+    def __init__(
+        self, model: Model, frame: Frame, parent: "Environment | None", path: tuple[str, ...]
+    ) -> None:
+        """Starts with an empty body for a call of the module at `path` of the variables."""
+        self.model = model
+        self.frame = frame
+        self.parent = parent
+        instance = model.instance_of(frame)
+        body = Body(instance, model.number_call(frame), path, constants=dict(frame.constants))
+        self.steps = Steps(body)
+        self.names = MemberNames(model.reserved, instance.members)
+        self.parameters = Parameters(self)
+        self.place = Place()
+        self.within: list[Frame] = []
+        self.passed: dict[int, Tree] = {}
+        self._values: dict[Node, Any] = {}
+
+    @property
+    def body(self) -> Body:
+        """The body of the call."""
+        return self.steps.body
+
+    def builder(self, expected: Expected | None = None) -> Builder:
+        """A builder for an operation at the place where the walk stands."""
+        here = Expected(place=self.place) if expected is None else expected
+        return Builder(self.steps, self, here, self.model.layout)
+
+    def expected(self, node: Node) -> Expected:
+        """What a node gives in the source."""
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor):
+            return Expected(shape_of(value), dtype_of(value.dtype), place=self.place)
+        parts = [part for part in value or () if isinstance(part, torch.Tensor)]
+        return Expected(parts=tuple(map(described, parts)), place=self.place)
+
+    # ---- what operations ask for
+
+    def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
+        """The expression of a parameter, stored in the given order."""
+        known = self.parameters.read(value, order)
+        return self.builder().tree(known, order if order is not None else range(value.rank))
+
+    def find_size(self, size: Size) -> Tree | None:
+        """A size, from this call's values or else from an argument that nothing has read yet."""
+        found = self.steps.find_size(size)
+        if found is None:
+            for node in self.frame.arguments:
+                value = node.meta.get("val")
+                if node in self._values or not isinstance(value, torch.Tensor):
+                    continue
+                if size in shape_of(value) and isinstance(self.value_of(node), Value):
+                    found = self.steps.find_size(size)
+                    if found is not None:
+                        break
+        return None if found is None else Dim(*found)
+
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+        self.model.note(text)
+
+    def training_rate(self, kind: str) -> float:
+        """The dropout rate of the operation at hand in training, where eval mode shows none."""
+        return self.model.training_rate(self.within[-1] if self.within else self.frame, kind)
+
+    def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
+        """Records that a weight of this module lives in a layer made up inside it."""
+        self.parameters.hold_inside(weight, layer, variable, collection)
+
+    def invented_name(self, wanted: str) -> str:
+        """A name for a submodule that the source has no module for."""
+        return self.names.invented(wanted)
+
+    def takes_fold(self, frame: Frame, value: Value) -> bool:
+        """Whether a layer's weights can be turned to read a folded axis."""
+        return self.model.takes_fold(frame, value)
+
+    @contextlib.contextmanager
+    def writing_in_place(self, frame: Frame) -> Iterator[None]:
+        """While the steps of a call are written where it is called."""
+        self.within.append(frame)
+        try:
+            yield
+        finally:
+            self.within.pop()
+
+    # ---- values
+
+    def __setitem__(self, node: Node, value: Any) -> None:
+        """Records what a node of this call gives."""
+        self._values[node] = value
+
+    def __contains__(self, node: Node) -> bool:
+        """Whether a node's value is known here."""
+        return node in self._values
+
+    def value_of(self, node: Node) -> Any:
+        """The value of a node: this call's own, or one that the caller passes in."""
+        if node not in self._values:
+            known = self.model.state.value_of(node) if node.op == "placeholder" else None
+            self._values[node] = known or self._pulled(node)
+        return self._values[node]
+
+    def input_of(self, frame: Frame) -> Value:
+        """The first tensor that a call was given."""
+        if not frame.arguments:
+            raise LoweringError("its input is not a tensor of the graph")
+        value = self.value_of(next(iter(frame.arguments)))
+        assert isinstance(value, Value)
+        return value
+
+    def _pulled(self, node: Node) -> Any:
+        """A value of the caller, as an argument of this call."""
+        assert self.parent is not None, f"{node} is read before it is computed"
+        outer = self.parent.value_of(node)
+        if not isinstance(outer, Value):
+            return [self._passed_in(part, node) for part in outer]
+        return self._passed_in(outer, node)
+
+    def _passed_in(self, outer: Value, node: Node) -> Value:
+        """An argument that holds the caller's value `outer`."""
+        assert self.parent is not None
+        if isinstance(outer.facet, Folded):
+            outer = self.parent.builder().unfolded(outer)
+        if outer.tree is None:
+            return outer
+        if self.model.layout == "torch":
+            outer = self.parent.builder().moved(outer, tuple(range(outer.rank)))
+        for key, tree in self.passed.items():
+            if tree == outer.tree:
+                return dataclasses.replace(outer, tree=Ref(key))
+        return self.pass_down(outer, self.frame.arguments.get(node) or self.parent._name_of(outer))
+
+    def pass_down(self, outer: Value, name: str) -> Value:
+        """An argument that holds a value of the caller."""
+        assert outer.tree is not None
+        return dataclasses.replace(outer, tree=self.add_argument(name, outer, outer.tree))
+
+    def _name_of(self, value: Value) -> str:
+        """The name that a value is likely to have in this call."""
+        tree = value.tree
+        key = getattr(tree, "key", -1)
+        if key in self.body.args:
+            return self.body.args[key]
+        step = self.body.steps.get(key)
+        if step is None or step.origin is None or not step.origin.targets:
+            return step.hint if step else "x"
+        targets = step.origin.targets
+        part = getattr(tree, "part", None)
+        if part is not None and len(targets) == 1:
+            return f"{targets[0]}_{part}"
+        return targets[part or 0] if (part or 0) < len(targets) else step.hint
+
+    def add_argument(self, name: str, value: Value, outer: Tree) -> Tree:
+        """A new argument of the call; `outer` is what the caller passes."""
+        ref = self.steps.add_argument(name, value.stored_shape)
+        self.body.dtypes[ref] = value.dtype
+        self.passed[ref.key] = outer
+        return ref
+
+    def take_inputs(self) -> list[tuple[str, Value]]:
+        """Makes the exported program's inputs arguments of the root."""
+        inputs = []
+        for node in self.model.capture.program.graph.nodes:
+            if node.op != "placeholder" or node.name in self.model.state.of_placeholder:
+                continue
+            tensor = node.meta.get("val")
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            value = self._input(node)
+            name = self.frame.arguments.get(node, node.name)
+            value = dataclasses.replace(value, tree=self.add_argument(name, value, Const(None)))
+            self._values[node] = value
+            inputs.append((name, value))
+        return inputs
+
+    def _input(self, node: Node) -> Value:
+        """An input as the emitted model takes it: images channels-last, if that was asked for."""
+        value = described(node.meta["val"])
+        is_image = (
+            self.model.layout == "channels_last" and value.rank > 2 and self.model.reach(node)
+        )
+        return value.stored(channels_last_order(value.rank)) if is_image else value
+
+    def give(self, nodes: list[Any]) -> list[Any]:
+        """Makes the values of nodes what the body returns; what is no node is returned as it is."""
+        given = []
+        for node in nodes:
+            value = self._values.get(node) if isinstance(node, Node) else node
+            if isinstance(value, Value):
+                value = self._given(value)
+                assert value.tree is not None
+                place = self.frame.place_of(node)
+                self.body.results.append(Result(value.tree, place, value.order))
+            given.append(value)
+        return given
+
+    def _given(self, value: Value) -> Value:
+        build = self.builder()
+        value = build.computed(build.unfolded(value))
+        if self.parent is None:
+            value = build.spread(value)
+        if self.model.layout == "torch":
+            value = build.moved(value, tuple(range(value.rank)))
+        return value
+
+
+def described(tensor: torch.Tensor) -> Value:
+    """The shape and dtype of a (fake) tensor, without an expression."""
+    return Value(None, shape_of(tensor), dtype_of(tensor.dtype))

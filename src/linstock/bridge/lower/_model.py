@@ -1,0 +1,179 @@
+"""A model being lowered: what all of its calls share, and what comes out."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from linstock.bridge._errors import Missing
+from linstock.bridge.capture._export import Capture
+from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._instances import instance_of
+from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._instance import Instance
+from linstock.bridge.ir._values import Folded, Value
+from linstock.bridge.layers._pairs import find_pair
+from linstock.bridge.lower._reach import Reach
+from linstock.bridge.lower._state import State
+from linstock.bridge.port._weights import WeightRow
+
+
+@dataclass
+class Model:
+    """What the calls of one model share while they are lowered.
+
+    Attributes:
+        capture: The captured model.
+        layout: `"channels_last"` or `"torch"`.
+        reserved: Names that no submodule or variable may have.
+        state: The model's tensors.
+        events: For each call its own nodes and the calls inside it, in the order they ran.
+        reach: Which nodes a convolution reads.
+    """
+
+    capture: Capture
+    layout: str
+    reserved: frozenset[str]
+    state: State
+    events: dict[Frame, list[Node | Frame]]
+    reach: Reach = field(default_factory=Reach)
+    missing: list[Missing] = field(default_factory=list)
+    silent: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
+    _instances: dict[str, Instance] = field(default_factory=dict)
+    _calls: dict[str, int] = field(default_factory=dict)
+    _tensor_names: dict[str, list[str]] = field(default_factory=dict)
+
+    def instance_of(self, frame: Frame) -> Instance:
+        """The module object that a frame calls; one for all its calls."""
+        if frame.path not in self._instances:
+            self._instances[frame.path] = instance_of(frame.module, frame.path)
+        return self._instances[frame.path]
+
+    def number_call(self, frame: Frame) -> int:
+        """Which call of its module this is."""
+        number = self._calls.get(frame.path, 0)
+        self._calls[frame.path] = number + 1
+        return number
+
+    def tensor_names(self, frame: Frame) -> list[str]:
+        """Names in the model of all tensors of a frame's module and those inside it."""
+        if frame.path not in self._tensor_names:
+            prefix = frame.path + "." if frame.path else ""
+            tensors = frame.module.state_dict(keep_vars=True)
+            self._tensor_names[frame.path] = [prefix + name for name in tensors]
+        return self._tensor_names[frame.path]
+
+    @functools.cached_property
+    def _call_counts(self) -> Counter[int]:
+        return Counter(id(frame.module) for frame in self.events)
+
+    def takes_fold(self, frame: Frame, value: Value) -> bool:
+        """Whether a layer's weights can be turned to read a folded axis: only where it is called
+        once.
+        """
+        fold = value.facet
+        is_last = isinstance(fold, Folded) and fold.axis == value.rank - 1
+        return is_last and self._call_counts[id(frame.module)] == 1
+
+    def escaping(self, frame: Frame) -> list[Node]:
+        """The nodes of a call that something outside it reads, in the order that `forward` returns
+        them.
+        """
+        inside = list(self.nodes_inside(frame))
+        members = set(inside)
+        used = [
+            node
+            for node in inside
+            if not is_size(node) and any(user not in members for user in node.users)
+        ]
+        rank = {node: i for i, node in enumerate(frame.outputs)}
+        return sorted(used, key=lambda node: rank.get(node, len(rank)))
+
+    def nodes_inside(self, frame: Frame) -> Iterator[Node]:
+        """All nodes of a call, those of the calls inside it too."""
+        for event in self.events.get(frame, []):
+            if isinstance(event, Node):
+                yield event
+            else:
+                yield from self.nodes_inside(event)
+
+    def note(self, text: str) -> None:
+        """Says something to the user in the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def training_rate(self, frame: Frame, kind: str) -> float:
+        """The rate in training of the next operation of a kind in a frame."""
+        here = (frame.path, kind)
+        number = self._rates_read.setdefault(here, 0)
+        self._rates_read[here] += 1
+        return self.capture.training_rates.get((*here, number), 0.0)
+
+    def notes_of_silent(self) -> Iterator[str]:
+        """What to say of the modules that did nothing in eval mode and may act in training."""
+        for name, paths in self.silent.items():
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            yield f"`{name}` (`{paths[0]}`{more}) acts only in training; it is left out"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered model.
+
+    Attributes:
+        root: Body of the model's own call.
+        inputs: Name and value of each tensor input, in the order of the exported program.
+        outputs: What the root returns, in the order of the exported program's outputs: a value, or
+            the constant that PyTorch returns there.
+        rows: The weight map's rows.
+        kept: Tensors of the state_dict without a variable.
+        fixed: Tensors with a variable that are not in the state_dict.
+        notes: What a user should know, for the report.
+    """
+
+    root: Body
+    inputs: list[tuple[str, Value]]
+    outputs: list[Any]
+    rows: list[WeightRow]
+    kept: dict[str, torch.Tensor]
+    fixed: dict[str, torch.Tensor]
+    notes: list[str]
+
+
+def events_of(capture: Capture) -> dict[Frame, list[Node | Frame]]:
+    """For each frame its own nodes and the calls inside it, in the order they ran."""
+    events: dict[Frame, list[Node | Frame]] = {}
+    placed: set[Frame] = {capture.root}
+    for node in capture.program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        frame = capture.frame_of[node]
+        events.setdefault(frame, []).append(node)
+        while frame not in placed and frame.parent is not None:
+            placed.add(frame)
+            events.setdefault(frame.parent, []).append(frame)
+            frame = frame.parent
+    return events
+
+
+def find_layer(frame: Frame) -> Any:
+    """The row of the layer that a frame calls, if it has one.
+
+    What a user's hook does to a layer's output is among the operations, not in the twin.
+    """
+    return None if frame.module._forward_hooks else find_pair(frame.module)
+
+
+def is_size(node: Node) -> bool:
+    """Whether a node computes a size (or another plain number) from sizes; its value is known
+    symbolically.
+    """
+    return isinstance(
+        node.meta.get("val"), (int, bool, float, torch.SymInt, torch.SymBool, torch.SymFloat)
+    )

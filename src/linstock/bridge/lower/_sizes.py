@@ -1,0 +1,57 @@
+"""Sizes as expressions."""
+
+from collections.abc import Callable
+
+import sympy
+
+from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir._tree import Const, Op, Tree, call
+from linstock.bridge.ir._values import Size
+
+Find = Callable[[Size], Tree | None]
+
+
+def size_tree(size: Size, find: Find) -> Tree:
+    """The expression of a size: a number, or made of what `find` reads from shapes at hand.
+
+    Raises:
+        LoweringError: No value at hand has that size.
+    """
+    if isinstance(size, int):
+        return Const(size)
+    found = find(size)
+    return found if found is not None else _by_parts(size, find)
+
+
+def _by_parts(size: sympy.Expr, find: Find) -> Tree:
+    if isinstance(size, (sympy.Add, sympy.Mul)):
+        return _joined(size, find)
+    name = type(size).__name__
+    operands = [size_tree(_plain(part), find) for part in size.args] if size.args else []
+    if name in ("FloorDiv", "CleanDiv", "PythonMod", "Mod"):
+        return Op("%" if "Mod" in name else "//", tuple(operands))
+    if name in ("Max", "Min"):
+        return call(name.lower(), *operands)
+    if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
+        return Op("**", (operands[0], Const(int(size.exp))))
+    raise LoweringError(
+        f"the size {size} cannot be read from the shape of any tensor of this module"
+    )
+
+
+def _joined(size: sympy.Expr, find: Find) -> Tree:
+    """A sum or a product, its numbers last."""
+    symbol = "+" if isinstance(size, sympy.Add) else "*"
+    numbers_last = sorted(size.args, key=lambda part: bool(part.is_number))
+    made, *parts = (size_tree(_plain(part), find) for part in numbers_last)
+    for part in parts:
+        if symbol == "+" and isinstance(part, Const) and part.value < 0:
+            made = Op("-", (made, Const(-part.value)))
+        else:
+            made = Op(symbol, (made, part))
+    return made
+
+
+def _plain(part: sympy.Expr) -> Size:
+    """An int where the expression is one."""
+    return int(part) if part.is_Integer else part

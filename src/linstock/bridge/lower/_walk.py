@@ -1,0 +1,344 @@
+"""The walk: operations and inner calls of each call become steps, in the order they ran."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from linstock.bridge._errors import LoweringError, Missing, UnsupportedError
+from linstock.bridge.capture._dtypes import size_of
+from linstock.bridge.capture._export import Capture
+from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._origins import origin_of_node, origin_of_site
+from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._origin import Origin
+from linstock.bridge.ir._tree import Const, Construct, Invoke, Kind, ModelClass, Owner, Ref
+from linstock.bridge.ir._values import Folded, Value
+from linstock.bridge.layers._pairs import Pair, channels_last_order
+from linstock.bridge.lower import _state
+from linstock.bridge.lower._environment import Environment, described
+from linstock.bridge.lower._expected import Place
+from linstock.bridge.lower._model import Lowered, Model, events_of, find_layer, is_size
+from linstock.bridge.lower._rows import Row, find_row, key_of
+from linstock.bridge.lower._state import State
+
+# Arguments of the ATen schema that say nothing about the numbers.
+IRRELEVANT = {
+    "device",
+    "layout",
+    "pin_memory",
+    "memory_format",
+    "non_blocking",
+    "copy",
+    "generator",
+    "implicit",
+}
+_NO_CODE = compile("", "", "exec")
+
+
+def lower(
+    model: torch.nn.Module, capture: Capture, *, layout: str, reserved: frozenset[str]
+) -> Lowered:
+    """Lowers every call of a captured model.
+
+    Args:
+        model: The torch model.
+        capture: What capture made of it.
+        layout: `"channels_last"` or `"torch"`.
+        reserved: Names that the target leaves to no submodule or variable.
+
+    Raises:
+        UnsupportedError: Some operations have no lowering; all of them are listed.
+    """
+    state = State(model, capture.program)
+    shared = Model(capture, layout, reserved, state, events_of(capture))
+    walk = FrameLowering(Environment(shared, capture.root, None, ()))
+    inputs = walk.around.take_inputs()
+    pair = find_layer(capture.root)
+    if pair is not None and not pair.refuses(walk, capture.root):
+        walk.lower_layer(capture.root, pair)  # a model that is a single layer
+    else:
+        walk.run_events(capture.root)
+    outputs = walk.around.give(_user_outputs(capture))
+    if shared.missing:
+        raise UnsupportedError(shared.missing)
+    shared.notes.extend(shared.notes_of_silent())
+    return Lowered(
+        walk.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
+    )
+
+
+def _user_outputs(capture: Capture) -> list[Any]:
+    output = next(node for node in capture.program.graph.nodes if node.op == "output")
+    specs = capture.program.graph_signature.output_specs
+    kind = torch.export.graph_signature.OutputKind.USER_OUTPUT
+    return [arg for arg, spec in zip(output.args[0], specs, strict=True) if spec.kind == kind]
+
+
+class FrameLowering:
+    """Lowers one frame.
+
+    Attributes:
+        around: The values of the call.
+    """
+
+    def __init__(self, around: Environment) -> None:
+        """Starts where the environment stands."""
+        self.around = around
+        self.model = around.model
+        self.frame = around.frame
+
+    @property
+    def body(self) -> Body:
+        """The body of the call."""
+        return self.around.body
+
+    def run_events(self, frame: Frame) -> None:
+        """Lowers a frame's nodes and the calls inside it, in order."""
+        for event in self.model.events.get(frame, []):
+            if isinstance(event, Node):
+                self.lower_node(event)
+            else:
+                self.lower_call(event)
+
+    # ---- calls
+
+    def lower_call(self, frame: Frame) -> None:
+        """Lowers a call as its Linen twin, in place, or as a class."""
+        if next(self.model.nodes_inside(frame), None) is None:
+            self._note_if_training_differs(frame)
+            return
+        pair = find_layer(frame)
+        owned = self._owns(frame)
+        self._stand_at_call(frame)
+        try:
+            if pair is not None and owned and not pair.refuses(self, frame):
+                self.lower_layer(frame, pair)
+            elif self._is_written_in_place(frame, owned):
+                with self.around.writing_in_place(frame):
+                    self.run_events(frame)
+            else:
+                self.lower_class(frame)
+        except LoweringError as error:
+            origin = self.around.place.origin
+            self._report(type(frame.module).__qualname__, frame, origin, str(error))
+            for node in self.model.escaping(frame):
+                self.around[node] = self._stand_in(node)
+
+    def _note_if_training_differs(self, frame: Frame) -> None:
+        """Says of a module that did nothing in eval mode that it may do something in training."""
+        module = type(frame.module)
+        if "training" in getattr(module.forward, "__code__", _NO_CODE).co_names:
+            self.model.silent.setdefault(module.__qualname__, []).append(frame.path)
+
+    def _stand_at_call(self, frame: Frame) -> None:
+        within = self.around.within
+        self._stand_at(origin_of_site((within[0] if within else frame).site), frame)
+
+    def _stand_at(self, origin: Origin | None, frame: Frame, hint: str = "") -> None:
+        """Says where the steps that follow come from."""
+        within = self.around.within
+        self.around.place = Place(
+            origin,
+            hint or frame.attribute or "x",
+            within[0].attribute if within else "",
+        )
+
+    def _contains(self, frame: Frame) -> bool:
+        """Whether the called module sits below this frame's module."""
+        return not self.frame.path or frame.path.startswith(self.frame.path + ".")
+
+    def _owns(self, frame: Frame) -> bool:
+        """Whether the called module sits below this one, and none of its weights lives in another
+        module.
+        """
+        if not self._contains(frame):
+            return False
+        path = (*self.body.path, self._local_name(frame))
+        return not any(
+            self.model.state.is_held_elsewhere(name, path)
+            for name in self.model.tensor_names(frame)
+        )
+
+    def _local_name(self, frame: Frame) -> str:
+        """The called module's name in the variables of this frame's module."""
+        if frame is self.frame:
+            return "layer"
+        return self.around.names.of_path(self.frame.below(frame.path))
+
+    def _is_written_in_place(self, frame: Frame, owned: bool) -> bool:
+        """Whether a call's steps are written where it is called, without a class of its own."""
+        module = frame.module
+        if type(module) is torch.nn.Sequential:
+            return True
+        if next(module.parameters(), None) is None and next(module.buffers(), None) is None:
+            is_small = not frame.calls and len(self.model.events.get(frame, [])) <= 2
+            return is_small or type(module).__module__.startswith("torch.nn.")
+        return find_layer(frame) is not None and not owned
+
+    def lower_layer(self, frame: Frame, pair: Pair) -> None:
+        """Lowers a torch layer to its Linen twin."""
+        outputs = self.model.escaping(frame)
+        if not outputs:
+            return
+        name = self._local_name(frame)
+        construct = Construct(
+            Kind(pair.linen),
+            pair.settings_of(frame.module),
+            Const(name) if pair.weights else None,
+            Owner(self.frame.below(frame.path)) if frame is not self.frame else Owner("", name),
+            pair.defaults,
+            tuple((setting.linen, setting.torch) for setting in pair.settings),
+        )
+        fold = self._fold_of_input(frame)
+        build = self.around.builder(self.around.expected(outputs[0]))
+        value = pair.apply(build, frame, construct)
+        for output in outputs:
+            self.around[output] = value
+        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), fold)
+
+    def _fold_of_input(self, frame: Frame) -> Folded | None:
+        """The folding of the axis that a dense layer reads, if there is one."""
+        if type(frame.module) is not torch.nn.Linear:
+            return None
+        value = self.around.input_of(frame)
+        return (
+            value.facet
+            if isinstance(value.facet, Folded) and self.model.takes_fold(frame, value)
+            else None
+        )
+
+    def lower_class(self, frame: Frame) -> None:
+        """Lowers a call to a module class of its own."""
+        if not self._contains(frame):
+            raise LoweringError("the module is called from a module that does not contain it")
+        outputs = self.model.escaping(frame)
+        if not outputs:
+            return
+        name = self._local_name(frame)
+        around = Environment(self.model, frame, self.around, (*self.body.path, name))
+        FrameLowering(around).run_events(frame)
+        values = around.give(outputs)
+        owner = Owner(self.frame.below(frame.path))
+        self.body.submodules.setdefault(owner, Construct(ModelClass(), (), Const(name), owner))
+        calls = self.body.calls.setdefault(owner, [])
+        calls.append(around.body)
+        args = tuple(around.passed[key] for key in around.body.args)
+        self._stand_at_call(frame)
+        ref = self.around.steps.add(
+            Invoke(owner, args, number=len(calls) - 1),
+            *(value.stored_shape for value in values),
+            place=self.around.place,
+            is_tuple=len(values) > 1,
+        )
+        for i, (node, value) in enumerate(zip(outputs, values, strict=True)):
+            part = Ref(ref.key, i) if len(values) > 1 else ref
+            self.around[node] = dataclasses.replace(value, tree=part)
+
+    def lower_node(self, node: Node) -> None:
+        """Lowers one operation."""
+        if is_size(node):
+            return
+        if key_of(node.target) == "operator.getitem":
+            source: Any = node.args[0]
+            part: Any = node.args[1]
+            parts = self.around.value_of(source)
+            if isinstance(parts, list) and part < len(parts):
+                self.around[node] = parts[part]
+            else:
+                frame = self.model.capture.frame_of[node]
+                why = f"its output {part} is not covered"
+                self._report(str(source.target), frame, origin_of_node(node), why)
+                self.around[node] = self._stand_in(node)
+            return
+        frame = self.model.capture.frame_of[node]
+        within = self.around.within
+        origin = origin_of_site(within[0].site) if within else origin_of_node(node)
+        self._stand_at(origin, frame, key_of(node.target).split(".")[1].strip("_"))
+        row = find_row(node.target)
+        try:
+            if row is None:
+                raise LoweringError("")
+            build = self.around.builder(self.around.expected(node))
+            self.around[node] = self._settled(node, row.lower(build, **self._arguments(node, row)))
+        except LoweringError as error:
+            self._report(str(node.target), frame, origin_of_node(node), str(error))
+            self.around[node] = self._stand_in(node)
+
+    def _settled(self, node: Node, value: Any) -> Any:
+        """A value that a convolution will read, channels-last as soon as it is made."""
+        if (
+            self.model.layout != "channels_last"
+            or not isinstance(value, Value)
+            or value.rank < 3
+            or value.tree is None
+        ):
+            return value
+        if value.order != tuple(range(value.rank)) or not self.model.reach(node):
+            return value
+        return self.around.builder().moved(value, channels_last_order(value.rank))
+
+    def _report(self, what: str, frame: Frame, origin: Origin | None, why: str = "") -> None:
+        """Notes that something has no translation; the walk goes on, to find everything that is
+        missing.
+        """
+        self.model.missing.append(Missing(what, frame.path, str(origin) if origin else "", why))
+
+    def _stand_in(self, node: Node) -> Any:
+        """Something with the right shapes for an operation that has no lowering."""
+
+        def one(tensor: Any) -> Any:
+            if not isinstance(tensor, torch.Tensor):
+                return tensor
+            value = described(tensor)
+            step = self.around.builder().add(Const(f"missing {node.name}"), value.shape)
+            return dataclasses.replace(value, tree=step)
+
+        value = node.meta.get("val")
+        return [one(part) for part in value] if isinstance(value, (list, tuple)) else one(value)
+
+    def _arguments(self, node: Node, row: Row) -> dict[str, Any]:
+        """The node's arguments by the names of the schema, as far as the row takes them."""
+        schema = getattr(node.target, "_schema", None)
+        names = [arg.name for arg in schema.arguments] if schema else list(row.parameters)
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        defaults = (
+            {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
+            if schema
+            else {}
+        )
+        taken = {}
+        for name, value in given.items():
+            if name in row.parameters:
+                taken[name] = self._argument(value, row)
+            elif name not in IRRELEVANT | row.ignores and value != defaults.get(name):
+                raise LoweringError(f"its argument `{name}={value}` is not covered")
+        for name in row.parameters:
+            if name not in taken and name in defaults:
+                taken[name] = defaults[name]
+        return taken
+
+    def _argument(self, value: Any, row: Row) -> Any:
+        """One argument of an operation in the form that its row copes with."""
+        if isinstance(value, (list, tuple)):
+            return [self._argument(part, row) for part in value]
+        if not isinstance(value, Node):
+            return value
+        if is_size(value):
+            number = value.meta["val"]
+            return (
+                size_of(number)
+                if isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool)
+                else number
+            )
+        found = self.around.value_of(value)
+        if not isinstance(found, Value):
+            return found
+        if isinstance(found.facet, Folded) and not {"folded", "elementwise"} & row.accepts:
+            found = self.around.builder().unfolded(found)
+        if found.tree is None and not {"facet", "elementwise"} & row.accepts:
+            found = self.around.builder().computed(found)
+        if found.stretched and not {"stretched", "elementwise"} & row.accepts:
+            found = self.around.builder().spread(found)
+        return found

@@ -1,0 +1,174 @@
+"""The Linen target: how Flax Linen, or linstock's own, writes a module class."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from linstock.bridge.emit._lines import Method
+from linstock.bridge.emit._placing import place_inline
+from linstock.bridge.emit._printer import Printer
+from linstock.bridge.ir._dtypes import Dtype
+from linstock.bridge.ir._program import ModuleClass, Program, Way
+from linstock.bridge.ir._tree import (
+    Attr,
+    Call,
+    Const,
+    Construct,
+    Declaration,
+    Global,
+    Held,
+    Index,
+    Key,
+    Kind,
+    Member,
+    Name,
+    Own,
+    Train,
+    Tree,
+    literal,
+    walk,
+)
+from linstock.linen import Module
+
+RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
+# JAX's default integers have 32 bits.
+NARROWED = {"int64": "int32", "uint64": "uint32"}
+SELF = Name("self")
+
+
+@dataclass(frozen=True)
+class Linen:
+    """Writes classes of Linen with `@nn.compact`.
+
+    Attributes:
+        runtime: `"flax"` or `"linstock"`: which Linen the file imports.
+        widest: Whether float32 is written as float64, to compare in that precision.
+    """
+
+    runtime: str = "flax"
+    widest: bool = False
+
+    # Names that a submodule, a variable or a field cannot have.
+    members = frozenset({*dir(Module), "name", "parent", "scope", "params"})
+    # Names that a class cannot have, and a local only if it is no builtin.
+    globals = frozenset({"jax", "jnp", "nn", "partial"})
+    builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
+    locals = frozenset({"jnp", "jax", "nn", "self", "train", "partial"})
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """The line that imports each name, by the name."""
+        return {
+            "partial": "from functools import partial",
+            "jax": "import jax",
+            "jnp": "import jax.numpy as jnp",
+            "nn": RUNTIMES[self.runtime],
+        }
+
+    def place(self, cls: ModuleClass, way: Way) -> Way:
+        """A way through a method, in Linen's form."""
+        return place_inline(cls, way, self.form)
+
+    def form(self, tree: Tree) -> Tree | None:
+        """Linen's form of a node; None where it has none of its own."""
+        match tree:
+            case Kind(name):
+                return Global(f"nn.{name}")
+            case Train():
+                return Name("train")
+            case Key(stream):
+                return Call(Attr(SELF, "make_rng"), (Const(stream),))
+            case Const(Dtype() as dtype):
+                return self.dtype(dtype)
+            case Own():
+                return Declaration(_declared(tree))
+            case Held(owner, path):
+                found: Tree = Attr(Member(owner), "variables")
+                for key in path:
+                    found = Index(found, (Const(key),))
+                return found
+        return None
+
+    def dtype(self, dtype: Dtype) -> Global:
+        """A dtype's name."""
+        if dtype.name == "bool":
+            return Global("bool")
+        name = NARROWED.get(dtype.name, dtype.name)
+        return Global(f"jnp.{'float64' if self.widest and name == 'float32' else name}")
+
+    def class_text(
+        self, cls: ModuleClass, method: Method, body: list[str], printer: Printer
+    ) -> Iterator[str]:
+        """The lines of a class behind its head.
+
+        Args:
+            cls: The class.
+            method: Its method, named.
+            body: The method's lines.
+            printer: The file's printer.
+        """
+        for f in cls.fields:
+            default = f" = {printer.text(literal(f.default))}" if f.has_default else ""
+            yield f"    {f.name}: {f.annotation}{default}"
+        if cls.fields:
+            yield ""
+        yield f"    @{printer.text(Global('nn.compact'))}"
+        signature = ", ".join(_signature(cls, method, printer))
+        yield f"    def __call__({signature}):"
+        yield from (f"        {line}" for line in body)
+
+    def head(self, cls: ModuleClass, printer: Printer) -> str:
+        """The first line of a class."""
+        return f"class {cls.name}({printer.text(Global('nn.Module'))}):"
+
+
+def _signature(cls: ModuleClass, method: Method, printer: Printer) -> Iterator[str]:
+    yield "self"
+    for key, name in zip(cls.args, method.args, strict=True):
+        yield f"{name}=None" if key in cls.optional else name
+    for option in cls.options:
+        yield f"{option.name}={printer.text(literal(option.default))}"
+    if cls.uses_train:
+        yield "train: bool = False"
+
+
+def _declared(own: Own) -> Tree:
+    """`self.param(...)`, or `self.variable(...).value` for a buffer."""
+    if own.collection == "params":
+        made: Tree = Global(f"nn.initializers.{own.initializer}")
+        if own.settings:
+            made = Call(made, own.settings)
+        return Call(Attr(SELF, "param"), (own.name, made, own.shape))
+    fill = f"jnp.{own.initializer}" if own.initializer in ("zeros", "ones") else "jnp.zeros"
+    settings = (Const(own.collection), own.name, Global(fill), own.shape, Const(own.dtype))
+    return Attr(Call(Attr(SELF, "variable"), settings), "value")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a call of the emitted model needs beside its inputs.
+
+    Attributes:
+        train: Whether it takes `train`.
+        batch_stats: Whether it updates batch statistics in training.
+        dropout: Whether it draws random numbers in training.
+    """
+
+    train: bool
+    batch_stats: bool
+    dropout: bool
+
+
+def needs_of(program: Program) -> Needs:
+    """What a call of the model needs."""
+    parts = [part for cls in program.classes for tree in cls.trees() for part in walk(tree)]
+    made = [part for part in parts if isinstance(part, Construct)]
+    kinds = {part.function.name for part in made if isinstance(part.function, Kind)}
+    rates = any(
+        key == "dropout_rate" and (key, value) not in part.defaults
+        for part in made
+        for key, value in part.settings
+    )
+    draws = any(isinstance(part, Key) for part in parts)
+    return Needs(
+        program.root.uses_train, "BatchNorm" in kinds, draws or rates or "Dropout" in kinds
+    )
