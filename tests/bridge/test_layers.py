@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from linstock.bridge import UnsupportedError, to_linen
-from linstock.bridge.layers._pairs import PAIRS
+from linstock.bridge.layers import PAIRS
 
 
 class Net(nn.Module):

@@ -27,12 +27,12 @@ from linstock.bridge.ir._tree import (
     literal,
 )
 from linstock.bridge.ir._values import Folded, Parameter, Size, Value, shape_of, size_of
-from linstock.bridge.layers._pairs import Pair, channels_last_order, find_pair
+from linstock.bridge.layers import LayerCall, Pair, WeightRow, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._builder import Builder, dtype_name
+from linstock.bridge.lower._layer_calls import Twin, layer_call
 from linstock.bridge.lower._rows import Row, find_row, key_of
 from linstock.bridge.lower._state import Holding, State, Tensor
-from linstock.bridge.port._weights import WeightRow
 from linstock.linen import Module
 
 # Arguments of the ATen schema that say nothing about the numbers.
@@ -101,9 +101,9 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     )
     root = FrameLowering(shared, capture.root, None, ())
     inputs = root.take_inputs(_image_inputs(capture) if layout == "channels_last" else set())
-    pair = find_pair(model)
-    if pair is not None and not pair.refuses(root, capture.root):
-        root.lower_pair(capture.root, pair)  # a model that is a single layer
+    pair = root.find_twin(capture.root)
+    if pair is not None:
+        root.lower_pair(capture.root, *pair)  # a model that is a single layer
     else:
         root.run_events(capture.root)
     outputs = root.give(
@@ -226,13 +226,12 @@ class FrameLowering(Builder):
         if next(self.nodes_inside(frame), None) is None:
             self.note_if_training_differs(frame)
             return
-        # What a user's hook does to a layer's output is among the operations, not in the twin.
-        pair = None if frame.module._forward_hooks else find_pair(frame.module)
         owned = self.owns(frame)
         self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
         try:
-            if pair is not None and owned and not pair.refuses(self, frame):
-                self.lower_pair(frame, pair)
+            pair = self.find_twin(frame) if owned else None
+            if pair is not None:
+                self.lower_pair(frame, *pair)
             elif self.is_written_in_place(frame, owned):
                 self.inlined.append(frame)
                 self.run_events(frame)
@@ -243,6 +242,15 @@ class FrameLowering(Builder):
             self.report(type(frame.module).__qualname__, frame, self.origin, str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
+
+    def find_twin(self, frame: Frame) -> tuple[Pair, LayerCall] | None:
+        """The row of a called layer that has a Linen twin, and the call as the row sees it."""
+        # What a user's hook does to a layer's output is among the operations, not in the twin.
+        pair = None if frame.module._forward_hooks else find_pair(frame.module)
+        if pair is None:
+            return None
+        made = layer_call(self, frame, pair)
+        return None if pair.refusal(made) else (pair, made)
 
     def note_if_training_differs(self, frame: Frame) -> None:
         """Says of a module that did nothing in eval mode that it may do something in training."""
@@ -308,7 +316,7 @@ class FrameLowering(Builder):
             return is_small or type(module).__module__.startswith("torch.nn.")
         return find_pair(module) is not None and not owned
 
-    def lower_pair(self, frame: Frame, pair: Pair) -> None:
+    def lower_pair(self, frame: Frame, pair: Pair, made: LayerCall) -> None:
         """Lowers a torch layer to its Linen twin."""
         outputs = self.escaping(frame)
         if not outputs:
@@ -322,30 +330,10 @@ class FrameLowering(Builder):
             pair.defaults,
         )
         self.expect(outputs[0])
-        fold = self.fold_of_input(frame)
-        value = pair.apply(self, frame, construct)
-        for output in outputs:
-            self.environment[output] = value
-        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), fold)
-
-    def fold_of_input(self, frame: Frame) -> Folded | None:
-        """The folding of the axis that a dense layer reads, if there is one."""
-        if type(frame.module) is not torch.nn.Linear:
-            return None
-        value = self.input_of(frame)
-        return (
-            value.facet
-            if isinstance(value.facet, Folded) and self.takes_fold(frame, value)
-            else None
-        )
-
-    def takes_fold(self, frame: Frame, value: Value) -> bool:
-        """Whether a layer's weights can be turned to read a folded axis: only where it is called
-        once.
-        """
-        fold = value.facet
-        calls = [f for f in self.model.events if f.module is frame.module]
-        return isinstance(fold, Folded) and fold.axis == value.rank - 1 and len(calls) == 1
+        found = pair.call.in_linen(self, made, Twin(construct))
+        values = found if isinstance(found, list) else [found]
+        self.environment.update(zip(outputs, values, strict=True))
+        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), made.fold)
 
     def lower_class(self, frame: Frame) -> None:
         """Lowers a call to a module class of its own."""
@@ -535,14 +523,6 @@ class FrameLowering(Builder):
             self.environment[node] = known or self.pulled(node)
         return self.environment[node]
 
-    def input_of(self, frame: Frame) -> Value:
-        """The first tensor that a call was given."""
-        if not frame.arguments:
-            raise LoweringError("its input is not a tensor of the graph")
-        value = self.value_of(next(iter(frame.arguments)))
-        assert isinstance(value, Value)
-        return value
-
     def pulled(self, node: Node) -> Any:
         """A value of the caller, as an argument of this frame."""
         assert self.parent is not None, f"{node} is read before it is computed"
@@ -697,9 +677,9 @@ class FrameLowering(Builder):
         for key in keys:
             tree = Index(tree, (Const(key),))
         row = self.model.state.row_of[(holding.collection, *holding.path, holding.name)]
-        if row.part is not None or row.split is not None:
+        if row.axes is None:
             raise LoweringError(f"the tied weight `{tensor.names[0]}` is stored in parts")
-        held = dataclasses.replace(value, order=row.order or tuple(range(value.rank)), facet=None)
+        held = dataclasses.replace(value, order=row.axes, facet=None)
         return dataclasses.replace(held, tree=self.add(tree, held.stored_shape))
 
     def owner_below(self, holding: Holding) -> str:

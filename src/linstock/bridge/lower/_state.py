@@ -9,9 +9,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from linstock.bridge.capture._frames import Frame
-from linstock.bridge.ir._values import Facet, Fill, Iota, Parameter, Value, shape_of
-from linstock.bridge.layers._pairs import Pair
-from linstock.bridge.port._weights import WeightRow
+from linstock.bridge.ir._values import Facet, Fill, Folded, Iota, Parameter, Value, shape_of
+from linstock.bridge.layers import Move, Pair, Permute, WeightRow
 
 LITERAL_SIZE = 16
 
@@ -107,20 +106,22 @@ class State:
         holding = self.holdings.get(self.tensors[name].names[0])
         return holding is not None and holding.path[: len(path)] != path
 
-    def hold(self, tensor: Tensor, holding: Holding, **turns: Any) -> None:
-        """Records where a tensor lives and how it is turned on the way (fields of `WeightRow`)."""
+    def hold(self, tensor: Tensor, holding: Holding, moves: tuple[Move, ...] | None = None) -> None:
+        """Records where a tensor lives and how it gets there: with its axes in the holding's order,
+        unless moves are given.
+        """
         self.holdings.setdefault(tensor.names[0], holding)
         flax = (holding.collection, *holding.path, holding.name)
-        turns.setdefault("order", holding.order)
-        if list(turns["order"] or ()) == sorted(turns["order"] or ()):
-            turns["order"] = None
+        if moves is None:
+            is_moved = list(holding.order) != sorted(holding.order)
+            moves = (Permute(holding.order),) if is_moved else ()
         self.row_of[flax] = WeightRow(
             tensor.names,
             flax,
             tuple(tensor.value.shape),
+            moves,
             persistent=tensor.persistent,
             dtype=tensor.value.dtype,
-            **turns,
         )
 
     def initializer_for(
@@ -132,9 +133,7 @@ class State:
     def rows(self) -> list[WeightRow]:
         """The weight map's rows, in the order of the state_dict."""
         position = {name: i for i, name in enumerate(self.tensors)}
-        return sorted(
-            self.row_of.values(), key=lambda row: (position[row.torch[0]], row.part or (0, 0))
-        )
+        return sorted(self.row_of.values(), key=lambda row: position[row.torch[0]])
 
     def fixed(self) -> dict[str, torch.Tensor]:
         """Tensors that a variable stands for and that the state_dict does not hold."""
@@ -186,13 +185,13 @@ def _one_digit(number: float) -> float:
 
 
 def held_by_pair(
-    state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Any = None
+    state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Folded | None = None
 ) -> None:
     """Records the weights of a layer that became its Linen twin."""
+    settings = pair.read(frame.module)
     for weight in pair.weights_of(frame.module):
         tensor = state.tensor_of(frame.path, weight.torch)
-        turns = weight.turns(frame.module, fold)
         holding = Holding(
             (*path, *weight.linen[:-1]), weight.collection, weight.linen[-1], (), frame.path
         )
-        state.hold(tensor, holding, **turns)
+        state.hold(tensor, holding, weight.moves_for(settings, fold))

@@ -29,7 +29,7 @@ from linstock.bridge.ir._tree import (
     children,
 )
 from linstock.bridge.ir._values import Size
-from linstock.bridge.layers._pairs import Pair, find_pair, same_or_tuple
+from linstock.bridge.layers import Pair, find_pair, same_or_tuple
 from linstock.linen import Module
 
 ABSENT = object()
