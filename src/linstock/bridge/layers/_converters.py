@@ -1,6 +1,7 @@
 """Converters: one value of a setting under both libraries' conventions, with its way back."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 from linstock.bridge._errors import LoweringError
@@ -40,13 +41,12 @@ SAME = Same()
 class OneMinus:
     """One library counts what stays, the other what is new: 0.9 and 0.1.
 
-    The complement is written without its last binary digits where that loses nothing.
+    The complement is taken in decimal digits, as a person would write it.
     """
 
     def to_linen(self, value: float) -> float:
         """The complement."""
-        short = float(f"{1 - value:.12g}")
-        return short if float(f"{1 - short:.12g}") == value else 1 - value
+        return float(1 - Decimal(repr(float(value))))
 
     def to_torch(self, value: float) -> float:
         """The complement."""

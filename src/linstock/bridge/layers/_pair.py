@@ -185,7 +185,8 @@ class Pair:
             LoweringError: PyTorch has no such layer.
         """
         found: dict[str, Any] = {}
-        for setting in self.settings:
+        # An argument that says nothing without another one comes after it.
+        for setting in sorted(self.settings, key=lambda setting: bool(setting.only_with)):
             found |= setting.to_torch(fields.get(setting.field, setting.default), found)
         for recovered in self.recovered:
             found |= recovered.to_torch(shapes, features, found)

@@ -96,7 +96,7 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 def to_tensor(array: Any) -> torch.Tensor:
     """A copy of an array as a torch tensor; bfloat16 goes through its bits."""
-    array = np.array(array, copy=True)
+    array = np.array(array, copy=True, order="C")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
