@@ -30,7 +30,7 @@ from linstock.bridge.ir._values import Folded, Parameter, Size, Value, shape_of,
 from linstock.bridge.layers import LayerCall, Pair, WeightRow, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._builder import Builder, dtype_name
-from linstock.bridge.lower._layer_calls import Twin, layer_call
+from linstock.bridge.lower._layer_calls import Twin, is_twin, layer_call, with_fold
 from linstock.bridge.lower._rows import Row, find_row, key_of
 from linstock.bridge.lower._state import Holding, State, Tensor
 from linstock.linen import Module
@@ -61,6 +61,7 @@ class Model:
     silent: dict[str, list[str]] = field(default_factory=dict)
     rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    twins: dict[torch.nn.Module, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -249,8 +250,9 @@ class FrameLowering(Builder):
         pair = None if frame.module._forward_hooks else find_pair(frame.module)
         if pair is None:
             return None
-        made = layer_call(self, frame, pair)
-        return None if pair.refusal(made) else (pair, made)
+        if not is_twin(self, frame, pair):
+            return None
+        return pair, with_fold(self, layer_call(self, frame, pair), frame, pair)
 
     def note_if_training_differs(self, frame: Frame) -> None:
         """Says of a module that did nothing in eval mode that it may do something in training."""

@@ -33,6 +33,16 @@ class Twin:
         return Call(self.construct, args, named)
 
 
+def is_twin(lowering: "FrameLowering", frame: Frame, pair: Pair) -> bool:
+    """Whether the Linen layer is a twin in all calls of the module, which share weights."""
+    known = lowering.model.twins
+    module = frame.module
+    if module not in known:
+        calls = [other for other in lowering.model.events if other.module is module]
+        known[module] = not any(pair.refusal(layer_call(lowering, other, pair)) for other in calls)
+    return known[module]
+
+
 def layer_call(lowering: "FrameLowering", frame: Frame, pair: Pair) -> LayerCall:
     """What a row needs to know of a call."""
 
@@ -46,22 +56,19 @@ def layer_call(lowering: "FrameLowering", frame: Frame, pair: Pair) -> LayerCall
         {name: shape_of(node.meta["val"]) for name, node in frame.named.items()},
         tuple(shape_of(node.meta["val"]) for node in lowering.escaping(frame)),
         value,
-        fold=fold_of_input(lowering, frame, pair),
         is_causal=any(_is_causal(node) for node in lowering.nodes_inside(frame)),
     )
 
 
-def fold_of_input(lowering: "FrameLowering", frame: Frame, pair: Pair) -> Folded | None:
-    """The folding of the axis that a layer reads, where its weights can be turned to read it: only
-    where it is called once.
+def with_fold(lowering: "FrameLowering", call: LayerCall, frame: Frame, pair: Pair) -> LayerCall:
+    """The call with the folding of the axis that the layer reads, where its weights can be turned
+    to read it: only where it is called once.
     """
-    if not pair.takes_fold or not frame.named:
-        return None
-    value = lowering.value_of(next(iter(frame.named.values())))
-    fold = value.facet
-    calls = [other for other in lowering.model.events if other.module is frame.module]
-    reads_it = isinstance(fold, Folded) and fold.axis == value.rank - 1
-    return fold if reads_it and len(calls) == 1 else None
+    value = call.input if pair.takes_fold else None
+    if value is None or not isinstance(value.facet, Folded) or value.facet.axis != value.rank - 1:
+        return call
+    is_called_once = sum(other.module is frame.module for other in lowering.model.events) == 1
+    return dataclasses.replace(call, fold=value.facet if is_called_once else None)
 
 
 def _is_causal(node: Node) -> bool:

@@ -99,6 +99,7 @@ def conv_transpose(
     axes = weight.rank - 2
     input = with_batch(build, input, axes)
     strides, dilations = each(stride, axes), each(dilation, axes)
+    sides = transposed_padding(weight.shape[2:], padding, output_padding, dilation)
     settings: dict[str, Any] = {}
     if any(step != 1 for step in strides):
         settings["lhs_dilation"] = strides
@@ -111,7 +112,8 @@ def conv_transpose(
         build.tree(input, channels_last_order(input.rank)),
         _turned_kernel(build, weight, groups),
         (1,) * axes,
-        transposed_padding(weight.shape[2:], padding, output_padding, dilation),
+        # A size that the call asks for may depend on the input's.
+        tuple((before, build.size(after)) for before, after in sides),
         **settings,
         dimension_numbers=_dimension_numbers(SPATIAL[axes]),
     )
