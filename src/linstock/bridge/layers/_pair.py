@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._body import TRAIN
 from linstock.bridge.ir._tree import Const, Op, Tree
 from linstock.bridge.ir._values import Folded
@@ -192,11 +193,20 @@ class Pair:
             found |= recovered.to_torch(shapes, features, found)
         found |= {chosen.torch: chosen.value for chosen in self.chosen}
         defaults = constructor(self.torch[0])
+        self._check_constructor(found, defaults)
         return {
             name: found[name]
             for name, default in defaults.items()
             if name in found and repr(found[name]) != repr(default)
         }
+
+    def _check_constructor(self, found: Settings, defaults: Settings) -> None:
+        """Says that an older PyTorch lacks an argument, where it would make a difference."""
+        meant = {setting.torch: setting.default for setting in self.settings}
+        for name in found.keys() - defaults.keys():
+            if found[name] != meant.get(name):
+                layer = self.torch[0].__name__
+                raise LoweringError(f"`torch.nn.{layer}` has no `{name}` in this PyTorch")
 
     # ---- what a constructor has
 

@@ -42,11 +42,6 @@ class Declared:
 
     torch: str
 
-    @property
-    def attribute(self) -> str:
-        """The attribute of the torch layer that answers it."""
-        return self.torch
-
     def read(self, module: Any) -> Any:
         """What a torch layer was made with."""
         return read(module, self.torch)

@@ -30,7 +30,7 @@ from linstock.bridge.ir._values import Folded, Parameter, Size, Value, shape_of,
 from linstock.bridge.layers import LayerCall, Pair, WeightRow, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._builder import Builder, dtype_name
-from linstock.bridge.lower._layer_calls import Twin, is_twin, layer_call, with_fold
+from linstock.bridge.lower._layer_calls import Twin, Twins
 from linstock.bridge.lower._rows import Row, find_row, key_of
 from linstock.bridge.lower._state import Holding, State, Tensor
 from linstock.linen import Module
@@ -61,7 +61,9 @@ class Model:
     silent: dict[str, list[str]] = field(default_factory=dict)
     rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    twins: dict[torch.nn.Module, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.twins = Twins(self.events)
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     )
     root = FrameLowering(shared, capture.root, None, ())
     inputs = root.take_inputs(_image_inputs(capture) if layout == "channels_last" else set())
-    pair = root.find_twin(capture.root)
-    if pair is not None:
-        root.lower_pair(capture.root, *pair)  # a model that is a single layer
+    twin = shared.twins.find(root, capture.root)
+    if twin is not None:
+        root.lower_pair(capture.root, *twin)  # a model that is a single layer
     else:
         root.run_events(capture.root)
     outputs = root.give(
@@ -230,9 +232,9 @@ class FrameLowering(Builder):
         owned = self.owns(frame)
         self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
         try:
-            pair = self.find_twin(frame) if owned else None
-            if pair is not None:
-                self.lower_pair(frame, *pair)
+            twin = self.model.twins.find(self, frame) if owned else None
+            if twin is not None:
+                self.lower_pair(frame, *twin)
             elif self.is_written_in_place(frame, owned):
                 self.inlined.append(frame)
                 self.run_events(frame)
@@ -243,16 +245,6 @@ class FrameLowering(Builder):
             self.report(type(frame.module).__qualname__, frame, self.origin, str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
-
-    def find_twin(self, frame: Frame) -> tuple[Pair, LayerCall] | None:
-        """The row of a called layer that has a Linen twin, and the call as the row sees it."""
-        # What a user's hook does to a layer's output is among the operations, not in the twin.
-        pair = None if frame.module._forward_hooks else find_pair(frame.module)
-        if pair is None:
-            return None
-        if not is_twin(self, frame, pair):
-            return None
-        return pair, with_fold(self, layer_call(self, frame, pair), frame, pair)
 
     def note_if_training_differs(self, frame: Frame) -> None:
         """Says of a module that did nothing in eval mode that it may do something in training."""

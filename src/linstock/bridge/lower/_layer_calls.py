@@ -1,18 +1,17 @@
 """A call of a torch layer as its row sees it, and its Linen twin as the row writes it."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from torch import nn
 from torch.fx import Node
 
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.ir._tree import Call, Construct, Tree, literal
 from linstock.bridge.ir._values import Folded, Value, shape_of
-from linstock.bridge.layers import LayerCall, Pair
-
-if TYPE_CHECKING:
-    from linstock.bridge.lower._frame import FrameLowering
+from linstock.bridge.layers import LayerCall, Pair, find_pair
 
 
 @dataclass(frozen=True)
@@ -33,42 +32,74 @@ class Twin:
         return Call(self.construct, args, named)
 
 
-def is_twin(lowering: "FrameLowering", frame: Frame, pair: Pair) -> bool:
-    """Whether the Linen layer is a twin in all calls of the module, which share weights."""
-    known = lowering.model.twins
-    module = frame.module
-    if module not in known:
-        calls = [other for other in lowering.model.events if other.module is module]
-        known[module] = not any(pair.refusal(layer_call(lowering, other, pair)) for other in calls)
-    return known[module]
+class Walk(Protocol):
+    """What is asked of the lowering of a frame."""
+
+    def value_of(self, node: Node) -> Any:
+        """The value of a node."""
+
+    def escaping(self, frame: Frame) -> list[Node]:
+        """The nodes of a call that something outside it reads."""
+
+    def nodes_inside(self, frame: Frame) -> Iterator[Node]:
+        """All nodes of a call."""
 
 
-def layer_call(lowering: "FrameLowering", frame: Frame, pair: Pair) -> LayerCall:
+class Twins:
+    """Which layers of a model have a twin: those that have one in all of their calls, because the
+    calls share weights.
+    """
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        """Looks at all calls of modules."""
+        self.calls: dict[nn.Module, list[Frame]] = {}
+        for frame in frames:
+            self.calls.setdefault(frame.module, []).append(frame)
+        self.known: dict[nn.Module, Pair | None] = {}
+
+    def find(self, walk: Walk, frame: Frame) -> tuple[Pair, LayerCall] | None:
+        """The row of a called layer that has a twin, and the call as the row sees it."""
+        if frame.module not in self.known:
+            self.known[frame.module] = self._find_pair(walk, frame.module)
+        pair = self.known[frame.module]
+        if pair is None:
+            return None
+        call = layer_call(walk, frame, pair)
+        return pair, dataclasses.replace(call, fold=self._fold(call, frame, pair))
+
+    def _find_pair(self, walk: Walk, module: nn.Module) -> Pair | None:
+        # What a user's hook does to a layer's output is among the operations, not in the twin.
+        pair = None if module._forward_hooks else find_pair(module)
+        if pair is None:
+            return None
+        calls = (layer_call(walk, frame, pair) for frame in self.calls.get(module, ()))
+        return None if any(pair.refusal(call) for call in calls) else pair
+
+    def _fold(self, call: LayerCall, frame: Frame, pair: Pair) -> Folded | None:
+        """The folding of the axis that the layer reads, where its weights can be turned to read it:
+        only where it is called once.
+        """
+        if not pair.takes_fold or len(self.calls[frame.module]) > 1:
+            return None
+        fold = call.input.facet
+        return fold if isinstance(fold, Folded) and fold.axis == call.rank - 1 else None
+
+
+def layer_call(walk: Walk, frame: Frame, pair: Pair) -> LayerCall:
     """What a row needs to know of a call."""
 
     def value(name: str) -> Value:
-        found = lowering.value_of(frame.named[name])
+        found = walk.value_of(frame.named[name])
         assert isinstance(found, Value)
         return found
 
     return LayerCall(
         pair.read(frame.module),
         {name: shape_of(node.meta["val"]) for name, node in frame.named.items()},
-        tuple(shape_of(node.meta["val"]) for node in lowering.escaping(frame)),
+        tuple(shape_of(node.meta["val"]) for node in walk.escaping(frame)),
         value,
-        is_causal=any(_is_causal(node) for node in lowering.nodes_inside(frame)),
+        is_causal=any(_is_causal(node) for node in walk.nodes_inside(frame)),
     )
-
-
-def with_fold(lowering: "FrameLowering", call: LayerCall, frame: Frame, pair: Pair) -> LayerCall:
-    """The call with the folding of the axis that the layer reads, where its weights can be turned
-    to read it: only where it is called once.
-    """
-    value = call.input if pair.takes_fold else None
-    if value is None or not isinstance(value.facet, Folded) or value.facet.axis != value.rank - 1:
-        return call
-    is_called_once = sum(other.module is frame.module for other in lowering.model.events) == 1
-    return dataclasses.replace(call, fold=value.facet if is_called_once else None)
 
 
 def _is_causal(node: Node) -> bool:

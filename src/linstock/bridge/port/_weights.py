@@ -2,7 +2,6 @@
 the way.
 """
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,9 +47,8 @@ class WeightMap:
             ConversionError: A tensor is missing or has another shape than the model's.
         """
         variables: dict[str, Any] = {}
-        tensors = ChainMap(dict(state_dict), dict(self.fixed))
         for row in self.rows:
-            found = [_first_present(names, row, tensors) for names in row.sources]
+            found = [_first_present(names, row, state_dict, self.fixed) for names in row.sources]
             _put(variables, row.flax, row.to_flax(*(to_numpy(tensor) for tensor in found)))
         return variables
 
@@ -103,11 +101,12 @@ def to_tensor(array: Any) -> torch.Tensor:
 
 
 def _first_present(
-    names: Sequence[str], row: WeightRow, state_dict: Mapping[str, torch.Tensor]
+    names: Sequence[str], row: WeightRow, *held: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
     for name in names:
-        if name in state_dict:
-            tensor = state_dict[name]
+        holder = next((tensors for tensors in held if name in tensors), None)
+        if holder is not None:
+            tensor = holder[name]
             if tuple(tensor.shape) != row.shape:
                 raise ConversionError(
                     f"`{name}` has shape {list(tensor.shape)}, and the model's "
