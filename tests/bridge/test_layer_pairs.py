@@ -512,6 +512,16 @@ def test_a_size_that_nothing_tells_is_refused():
         PAIRS[nn.InstanceNorm2d].to_torch({"use_scale": False, "use_bias": False}, {})
 
 
+def test_an_argument_that_an_older_pytorch_lacks_is_refused_where_it_matters(monkeypatch):
+    older = {k: v for k, v in constructor(nn.GroupNorm).items() if k != "bias"}
+    monkeypatch.setattr("linstock.bridge.layers._pair.constructor", lambda layer: older)
+    pair, shapes = PAIRS[nn.GroupNorm], {("params", "scale"): (4,)}
+    given = {"num_groups": 2, "epsilon": 1e-5}
+    assert pair.to_torch(given, shapes) == {"num_groups": 2, "num_channels": 4}
+    with pytest.raises(LoweringError, match="no `bias`"):
+        pair.to_torch(given | {"use_bias": False}, shapes)
+
+
 # ---- converters
 
 

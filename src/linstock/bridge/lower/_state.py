@@ -40,7 +40,8 @@ class Holding:
         path: Path of the module that holds it.
         collection: Its collection.
         name: Its name there.
-        order: Which axis of the torch tensor each axis of the variable is.
+        order: Which axis of the torch tensor each axis of the variable is, where the module reads
+            it itself; empty where a layer does.
         frame_path: Path of the torch module whose frame holds it.
     """
 
