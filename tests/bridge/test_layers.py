@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import UnsupportedError, to_linen
-from linstock.bridge.layers._pairs import PAIRS
+from linstock.bridge import ConversionError, UnsupportedError, to_linen
+from linstock.bridge.layers import PAIRS
 
 
 class Net(nn.Module):
@@ -133,6 +133,81 @@ class Unbatched(nn.Module):
 
 def test_images_without_a_batch_axis_go_operation_by_operation(convert):
     convert(Unbatched(), torch.randn(IMAGE))
+
+
+class Sized(nn.Module):
+    """A transposed convolution that is told the size of its result."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 3, 3, 2, 1)
+
+    def forward(self, x):
+        return self.up(x, output_size=[12, 10])
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_transposed_convolution_gives_the_size_that_its_call_asks_for(convert, dynamic):
+    convert(Sized(), torch.randn(IMAGE), dynamic=dynamic)
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda: nn.LayerNorm(120), lambda: nn.RMSNorm(120, eps=1e-6), lambda: nn.Identity()]
+)
+def test_what_reads_a_flattened_image_sees_pytorchs_order(convert, norm):
+    layers = [nn.Conv2d(4, 4, 1), nn.Flatten(), norm(), nn.Linear(120, 3)]
+    with torch.no_grad():
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.normal_()
+    convert(Net(*layers), torch.randn(IMAGE))
+
+
+class Attending(nn.Module):
+    """Attention that is given the same tensor in other places."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.places = places
+
+    def forward(self, x, memory):
+        given = [(x, memory)[place] for place in self.places]
+        return self.attend(*given, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("places", "arguments"),
+    [
+        ((0, 0, 0), "(x)"),
+        ((0, 1, 1), "(x, memory)"),
+        ((0, 1, 0), "(x, memory, x)"),
+        ((0, 0, 1), "(x, x, memory)"),
+        ((1, 0, 0), "(memory, x)"),
+    ],
+)
+def test_attention_is_given_query_key_and_value(convert, places, arguments):
+    tensors = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    assert f'name="attend"){arguments}' in convert(Attending(places), *tensors).source.replace(
+        ",\n        )(", ")("
+    )
+
+
+class Masked(nn.Module):
+    """One attention that is called with and without a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x, mask):
+        free = self.attend(x, x, x, need_weights=False)[0]
+        return free + self.attend(x, x, x, attn_mask=mask, need_weights=False)[0]
+
+
+def test_a_layer_has_a_twin_in_all_of_its_calls_or_in_none(convert):
+    source = convert(Masked(), torch.randn(2, 5, 8), torch.randn(5, 5)).source
+    assert "nn.MultiHeadDotProductAttention" not in source
 
 
 class Activated(nn.BatchNorm2d):

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from linstock.bridge import ConversionError, WeightMap, WeightRow, to_linen
+from linstock.bridge.layers import Join, Part, Permute, Split, Stack
+from linstock.bridge.layers._moves import shape_after
 from linstock.bridge.port._weights import to_numpy, to_tensor
 
 
@@ -24,7 +26,8 @@ def assert_same_bits(found, expected):
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype, name
         assert found[name].shape == tensor.shape, name
-        assert torch.equal(found[name].contiguous().view(-1).view(torch.uint8), bits(tensor)), name
+        assert found[name].is_contiguous(), name
+        assert torch.equal(bits(found[name]), bits(tensor)), name
 
 
 def bits(tensor):
@@ -36,30 +39,55 @@ def bits(tensor):
 
 @st.composite
 def rows(draw):
-    """A row with a random part, split, order and joined shape, and a tensor for it."""
+    """A row with a random part, split, order and join."""
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
-    part = None
+    moves = []
     if draw(st.booleans()):
         start = draw(st.integers(0, shape[0] - 1))
-        part = (start, draw(st.integers(start + 1, shape[0])))
-    kept = shape if part is None else (part[1] - part[0], *shape[1:])
-    split = (*kept[:-1], 1, kept[-1]) if draw(st.booleans()) else None
-    whole = split or kept
-    order = tuple(draw(st.permutations(range(len(whole))))) if draw(st.booleans()) else None
-    size = int(np.prod(whole))
-    joined = (size,) if draw(st.booleans()) else None
-    return WeightRow(("w",), ("params", "w"), shape, part, split, order, joined)
+        moves.append(Part(0, start, draw(st.integers(start + 1, shape[0])), shape[0]))
+    now = shape_after(moves, shape)
+    if draw(st.booleans()):
+        moves.append(Split(len(now) - 1, (1, now[-1])))
+    now = shape_after(moves, shape)
+    if draw(st.booleans()):
+        moves.append(Permute(tuple(draw(st.permutations(range(len(now)))))))
+    if draw(st.booleans()):
+        moves.append(Join(0, shape_after(moves, shape)))
+    return WeightRow(("w",), ("params", "w"), shape, tuple(moves))
 
 
 @settings(max_examples=60, deadline=None)
 @given(rows())
 def test_a_row_goes_both_ways(row):
     tensor = np.arange(np.prod(row.shape), dtype=np.float32).reshape(row.shape)
-    part = tensor if row.part is None else tensor[slice(*row.part)]
     variable = row.to_flax(tensor)
     assert variable.flags["C_CONTIGUOUS"]
-    assert sorted(variable.flatten()) == sorted(part.flatten())
-    np.testing.assert_array_equal(row.to_torch(variable), part)
+    assert variable.shape == row.flax_shape
+    taken = np.isin(tensor, variable)
+    np.testing.assert_array_equal(row.to_torch(variable), np.where(taken, tensor, 0))
+    np.testing.assert_array_equal(row.to_torch(variable, tensor.copy()), tensor)
+
+
+def test_a_stacked_variable_goes_back_to_each_of_its_tensors():
+    row = WeightRow(
+        ("0.weight",),
+        ("params", "layers", "kernel"),
+        (2, 3),
+        (Permute((1, 0)),),
+        stack=Stack(0, 3),
+        others=(("1.weight",), ("2.weight", "tied")),
+    )
+    weights = WeightMap((row,))
+    state_dict = {name: torch.randn(2, 3) for name in ("0.weight", "1.weight", "2.weight")}
+    variables = weights.to_flax(state_dict)
+    kernel = variables["params"]["layers"]["kernel"]
+    assert kernel.shape == row.flax_shape == (3, 3, 2)
+    np.testing.assert_array_equal(kernel[1], state_dict["1.weight"].numpy().T)
+    expected = state_dict | {"tied": state_dict["2.weight"]}
+    assert_same_bits(weights.to_torch(variables), expected)
+    ((names, _, way),) = weights.table()
+    assert names == "0.weight, 1.weight, 2.weight, tied"
+    assert way == "transpose [1, 0], stack 3 along axis 0"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +298,9 @@ def test_the_map_has_a_row_for_each_variable(pair):
 @pytest.fixture(scope="module")
 def table():
     rows = (
-        WeightRow(("fc.weight", "head.weight"), ("params", "fc", "kernel"), (3, 4), order=(1, 0)),
+        WeightRow(
+            ("fc.weight", "head.weight"), ("params", "fc", "kernel"), (3, 4), (Permute((1, 0)),)
+        ),
         WeightRow(("fc.bias",), ("params", "fc", "bias"), (3,)),
     )
     return WeightMap(rows)

@@ -54,6 +54,7 @@ class Frame:
         path: Its path in the model, `""` for the model itself.
         parent: The frame of the caller.
         arguments: Graph node -> the name of the `forward` argument that it was passed as.
+        named: Name of each `forward` argument -> its graph node.
         outputs: The nodes that `forward` returned, in order.
         site: The caller's line.
         calls: The frames of the calls made inside, in order.
@@ -64,6 +65,7 @@ class Frame:
     path: str
     parent: "Frame | None"
     arguments: dict[torch.fx.Node, str] = field(default_factory=dict)
+    named: dict[str, torch.fx.Node] = field(default_factory=dict)
     outputs: list[torch.fx.Node] = field(default_factory=list)
     site: Site | None = None
     calls: list["Frame"] = field(default_factory=list)
@@ -88,7 +90,7 @@ class Recorder:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.frames: list[Frame] = []
-        self.given: list[dict[int, str]] = []
+        self.given: list[dict[str, int]] = []
         self.returned: list[list[int]] = []
         self.stack: list[int] = []
         self.tags = itertools.count()
@@ -120,13 +122,13 @@ class Recorder:
         self.tag_new_nodes()
         parent = self.frames[self.stack[-1]] if self.stack else None
         frame = Frame(module, _called_path(), parent, site=_calling_site())
-        given: dict[int, str] = {}
+        given: dict[str, int] = {}
         bound = _bound(module, args, kwargs)
         frame.constants = {name: v for name, v in bound.items() if isinstance(v, PLAIN)}
         for name, tensor in _named_tensors(bound):
             tag = self.tag_of(tensor)
             if tag is not None:
-                given.setdefault(tag, name)
+                given[name] = tag
         if parent:
             parent.calls.append(frame)
         self.stack.append(len(self.frames))
@@ -148,8 +150,9 @@ class Recorder:
         """Fills in the frames' arguments and outputs, once the final graph is known."""
         for frame, given, returned in zip(self.frames, self.given, self.returned, strict=True):
             frame.module = self.model.get_submodule(frame.path)  # the exporter may run copies
-            for tag, name in given.items():
+            for name, tag in given.items():
                 if tag in node_of_tag:
+                    frame.named[name] = node_of_tag[tag]
                     frame.arguments.setdefault(node_of_tag[tag], name)
             frame.outputs = [node_of_tag[tag] for tag in returned if tag in node_of_tag]
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from linstock.bridge._errors import LoweringError
 from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.ir._body import Body, Result
 from linstock.bridge.ir._tree import Const, Dim, Ref, Tree
 from linstock.bridge.ir._values import Folded, Size, Value
-from linstock.bridge.layers._pairs import channels_last_order
+from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._expected import Expected, Place
 from linstock.bridge.lower._model import Model
@@ -108,10 +107,6 @@ class Environment:
         """A name for a submodule that the source has no module for."""
         return self.names.invented(wanted)
 
-    def takes_fold(self, frame: Frame, value: Value) -> bool:
-        """Whether a layer's weights can be turned to read a folded axis."""
-        return self.model.takes_fold(frame, value)
-
     @contextlib.contextmanager
     def writing_in_place(self, frame: Frame) -> Iterator[None]:
         """While the steps of a call are written where it is called."""
@@ -137,14 +132,6 @@ class Environment:
             known = self.model.state.value_of(node) if node.op == "placeholder" else None
             self._values[node] = known or self._pulled(node)
         return self._values[node]
-
-    def input_of(self, frame: Frame) -> Value:
-        """The first tensor that a call was given."""
-        if not frame.arguments:
-            raise LoweringError("its input is not a tensor of the graph")
-        value = self.value_of(next(iter(frame.arguments)))
-        assert isinstance(value, Value)
-        return value
 
     def _pulled(self, node: Node) -> Any:
         """A value of the caller, as an argument of this call."""

@@ -1,7 +1,5 @@
 """A model being lowered: what all of its calls share, and what comes out."""
 
-import functools
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +13,10 @@ from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._instance import Instance
-from linstock.bridge.ir._values import Folded, Value
-from linstock.bridge.layers._pairs import find_pair
+from linstock.bridge.ir._values import Value
+from linstock.bridge.layers import WeightRow
 from linstock.bridge.lower._reach import Reach
 from linstock.bridge.lower._state import State
-from linstock.bridge.port._weights import WeightRow
 
 
 @dataclass
@@ -68,18 +65,6 @@ class Model:
             tensors = frame.module.state_dict(keep_vars=True)
             self._tensor_names[frame.path] = [prefix + name for name in tensors]
         return self._tensor_names[frame.path]
-
-    @functools.cached_property
-    def _call_counts(self) -> Counter[int]:
-        return Counter(id(frame.module) for frame in self.events)
-
-    def takes_fold(self, frame: Frame, value: Value) -> bool:
-        """Whether a layer's weights can be turned to read a folded axis: only where it is called
-        once.
-        """
-        fold = value.facet
-        is_last = isinstance(fold, Folded) and fold.axis == value.rank - 1
-        return is_last and self._call_counts[id(frame.module)] == 1
 
     def escaping(self, frame: Frame) -> list[Node]:
         """The nodes of a call that something outside it reads, in the order that `forward` returns
@@ -160,14 +145,6 @@ def events_of(capture: Capture) -> dict[Frame, list[Node | Frame]]:
             events.setdefault(frame.parent, []).append(frame)
             frame = frame.parent
     return events
-
-
-def find_layer(frame: Frame) -> Any:
-    """The row of the layer that a frame calls, if it has one.
-
-    What a user's hook does to a layer's output is among the operations, not in the twin.
-    """
-    return None if frame.module._forward_hooks else find_pair(frame.module)
 
 
 def is_size(node: Node) -> bool:

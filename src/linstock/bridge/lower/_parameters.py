@@ -28,7 +28,7 @@ class Parameters:
         self._read: dict[str, Value] = {}
 
     def read(self, value: Value, order: tuple[int, ...] | None) -> Value:
-        """A parameter as a value of this call, stored in the order that its first reader asks for."""
+        """A parameter as a value of this call; its first reader says in which order to store it."""
         assert isinstance(value.facet, Parameter)
         name = value.facet.name
         if name not in self._read:
@@ -114,7 +114,7 @@ class Parameters:
             assert around.parent is not None
             name = "_".join(tensor.names[0].split(".")[-2:])
             return around.pass_down(around.parent.parameters.read(value, None), name)
-        order = around.model.state.stored_order(holding, value.rank)
+        order = around.model.state.stored_order(holding)
         if order is None:
             raise LoweringError(f"the tied weight `{tensor.names[0]}` is stored in parts")
         path = (holding.collection, *holding.path[len(body.path) + 1 :], holding.name)

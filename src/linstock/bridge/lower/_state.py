@@ -10,9 +10,8 @@ from torch.fx import Node
 
 from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
-from linstock.bridge.ir._values import Facet, Fill, Iota, Parameter, Value
-from linstock.bridge.layers._pairs import Pair
-from linstock.bridge.port._weights import WeightRow
+from linstock.bridge.ir._values import Facet, Fill, Folded, Iota, Parameter, Value
+from linstock.bridge.layers import Move, Pair, Permute, WeightRow
 
 LITERAL_SIZE = 16
 
@@ -42,7 +41,8 @@ class Holding:
         path: Path of the module that holds it.
         collection: Its collection.
         name: Its name there.
-        order: Which axis of the torch tensor each axis of the variable is.
+        order: Which axis of the torch tensor each axis of the variable is, where the module reads
+            it itself; empty where a layer does.
         frame_path: Path of the torch module whose frame holds it.
     """
 
@@ -101,38 +101,36 @@ class State:
         facet: Facet = Parameter(tensor.names[0])
         if not tensor.persistent:
             facet = _pattern(tensor.value) or facet
-        return Value(
-            None, shape_of(placeholder.meta["val"]), dtype_of(tensor.value.dtype), facet=facet
-        )
+        shape = shape_of(placeholder.meta["val"])
+        return Value(None, shape, dtype_of(tensor.value.dtype), facet=facet)
 
     def is_held_elsewhere(self, name: str, path: tuple[str, ...]) -> bool:
         """Whether the tensor lives in a module that is not the one at `path` nor inside it."""
         holding = self.holdings.get(self.tensors[name].names[0])
         return holding is not None and holding.path[: len(path)] != path
 
-    def stored_order(self, holding: Holding, rank: int) -> tuple[int, ...] | None:
+    def stored_order(self, holding: Holding) -> tuple[int, ...] | None:
         """Which axis of the torch tensor each axis of its variable is; None where it is stored in
         parts.
         """
-        row = self.row_of[(holding.collection, *holding.path, holding.name)]
-        if row.part is not None or row.split is not None:
-            return None
-        return row.order or tuple(range(rank))
+        return self.row_of[(holding.collection, *holding.path, holding.name)].axes
 
-    def hold(self, tensor: Tensor, holding: Holding, **turns: Any) -> None:
-        """Records where a tensor lives and how it is turned on the way (fields of `WeightRow`)."""
+    def hold(self, tensor: Tensor, holding: Holding, moves: tuple[Move, ...] | None = None) -> None:
+        """Records where a tensor lives and how it gets there: with its axes in the holding's order,
+        unless moves are given.
+        """
         self.holdings.setdefault(tensor.names[0], holding)
         flax = (holding.collection, *holding.path, holding.name)
-        turns.setdefault("order", holding.order)
-        if list(turns["order"] or ()) == sorted(turns["order"] or ()):
-            turns["order"] = None
+        if moves is None:
+            is_moved = list(holding.order) != sorted(holding.order)
+            moves = (Permute(holding.order),) if is_moved else ()
         self.row_of[flax] = WeightRow(
             tensor.names,
             flax,
             tuple(tensor.value.shape),
+            moves,
             persistent=tensor.persistent,
             dtype=tensor.value.dtype,
-            **turns,
         )
 
     def initializer_for(
@@ -144,9 +142,7 @@ class State:
     def rows(self) -> list[WeightRow]:
         """The weight map's rows, in the order of the state_dict."""
         position = {name: i for i, name in enumerate(self.tensors)}
-        return sorted(
-            self.row_of.values(), key=lambda row: (position[row.torch[0]], row.part or (0, 0))
-        )
+        return sorted(self.row_of.values(), key=lambda row: position[row.torch[0]])
 
     def fixed(self) -> dict[str, torch.Tensor]:
         """Tensors that a variable stands for and that the state_dict does not hold."""
@@ -198,13 +194,13 @@ def _one_digit(number: float) -> float:
 
 
 def held_by_pair(
-    state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Any = None
+    state: State, frame: Frame, pair: Pair, path: tuple[str, ...], fold: Folded | None = None
 ) -> None:
     """Records the weights of a layer that became its Linen twin."""
+    settings = pair.read(frame.module)
     for weight in pair.weights_of(frame.module):
         tensor = state.tensor_of(frame.path, weight.torch)
-        turns = weight.turns(frame.module, fold)
         holding = Holding(
             (*path, *weight.linen[:-1]), weight.collection, weight.linen[-1], (), frame.path
         )
-        state.hold(tensor, holding, **turns)
+        state.hold(tensor, holding, weight.moves_for(settings, fold))

@@ -15,11 +15,12 @@ from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._tree import Const, Construct, Invoke, Kind, ModelClass, Owner, Ref
 from linstock.bridge.ir._values import Folded, Value
-from linstock.bridge.layers._pairs import Pair, channels_last_order
+from linstock.bridge.layers import LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
-from linstock.bridge.lower._model import Lowered, Model, events_of, find_layer, is_size
+from linstock.bridge.lower._layer_calls import Twin, Twins
+from linstock.bridge.lower._model import Lowered, Model, events_of, is_size
 from linstock.bridge.lower._rows import Row, find_row, key_of
 from linstock.bridge.lower._state import State
 
@@ -53,11 +54,11 @@ def lower(
     """
     state = State(model, capture.program)
     shared = Model(capture, layout, reserved, state, events_of(capture))
-    walk = FrameLowering(Environment(shared, capture.root, None, ()))
+    walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
-    pair = find_layer(capture.root)
-    if pair is not None and not pair.refuses(walk, capture.root):
-        walk.lower_layer(capture.root, pair)  # a model that is a single layer
+    twin = walk.twins.find(walk.around, capture.root)
+    if twin is not None:
+        walk.lower_layer(capture.root, *twin)  # a model that is a single layer
     else:
         walk.run_events(capture.root)
     outputs = walk.around.give(_user_outputs(capture))
@@ -81,11 +82,13 @@ class FrameLowering:
 
     Attributes:
         around: The values of the call.
+        twins: Which layers have a twin.
     """
 
-    def __init__(self, around: Environment) -> None:
+    def __init__(self, around: Environment, twins: Twins) -> None:
         """Starts where the environment stands."""
         self.around = around
+        self.twins = twins
         self.model = around.model
         self.frame = around.frame
 
@@ -109,12 +112,12 @@ class FrameLowering:
         if next(self.model.nodes_inside(frame), None) is None:
             self._note_if_training_differs(frame)
             return
-        pair = find_layer(frame)
         owned = self._owns(frame)
         self._stand_at_call(frame)
         try:
-            if pair is not None and owned and not pair.refuses(self, frame):
-                self.lower_layer(frame, pair)
+            twin = self.twins.find(self.around, frame) if owned else None
+            if twin is not None:
+                self.lower_layer(frame, *twin)
             elif self._is_written_in_place(frame, owned):
                 with self.around.writing_in_place(frame):
                     self.run_events(frame)
@@ -175,9 +178,9 @@ class FrameLowering:
         if next(module.parameters(), None) is None and next(module.buffers(), None) is None:
             is_small = not frame.calls and len(self.model.events.get(frame, [])) <= 2
             return is_small or type(module).__module__.startswith("torch.nn.")
-        return find_layer(frame) is not None and not owned
+        return find_pair(module) is not None and not owned
 
-    def lower_layer(self, frame: Frame, pair: Pair) -> None:
+    def lower_layer(self, frame: Frame, pair: Pair, made: LayerCall) -> None:
         """Lowers a torch layer to its Linen twin."""
         outputs = self.model.escaping(frame)
         if not outputs:
@@ -191,23 +194,12 @@ class FrameLowering:
             pair.defaults,
             tuple((setting.linen, setting.torch) for setting in pair.settings),
         )
-        fold = self._fold_of_input(frame)
         build = self.around.builder(self.around.expected(outputs[0]))
-        value = pair.apply(build, frame, construct)
-        for output in outputs:
+        found = pair.call.in_linen(build, made, Twin(construct))
+        values = found if isinstance(found, list) else [found]
+        for output, value in zip(outputs, values, strict=True):
             self.around[output] = value
-        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), fold)
-
-    def _fold_of_input(self, frame: Frame) -> Folded | None:
-        """The folding of the axis that a dense layer reads, if there is one."""
-        if type(frame.module) is not torch.nn.Linear:
-            return None
-        value = self.around.input_of(frame)
-        return (
-            value.facet
-            if isinstance(value.facet, Folded) and self.model.takes_fold(frame, value)
-            else None
-        )
+        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), made.fold)
 
     def lower_class(self, frame: Frame) -> None:
         """Lowers a call to a module class of its own."""
@@ -218,7 +210,7 @@ class FrameLowering:
             return
         name = self._local_name(frame)
         around = Environment(self.model, frame, self.around, (*self.body.path, name))
-        FrameLowering(around).run_events(frame)
+        FrameLowering(around, self.twins).run_events(frame)
         values = around.give(outputs)
         owner = Owner(self.frame.below(frame.path))
         self.body.submodules.setdefault(owner, Construct(ModelClass(), (), Const(name), owner))

@@ -10,73 +10,8 @@ import numpy as np
 import torch
 
 from linstock.bridge._errors import ConversionError
-
-Array = np.ndarray[Any, Any]
-# A row has a field `torch`, which would hide the module in its own annotations.
-Dtype = torch.dtype
-FLOAT32 = torch.float32
-
-
-@dataclass(frozen=True)
-class WeightRow:
-    """One variable and the tensor that it comes from.
-
-    Attributes:
-        torch: Names in the state_dict: several where weights are tied.
-        flax: Path in the variables, collection first.
-        shape: Shape of the torch tensor.
-        part: First and last+1 entry along axis 0, where the variable is a part of the tensor.
-        split: Shape that the part is given before its axes are moved, where that differs from its
-            own.
-        order: Which axis of the (split) tensor each axis of the variable is.
-        joined: Shape that the variable has in the end, where axes are merged.
-        persistent: Whether the tensor is in the state_dict.
-        dtype: The tensor's dtype.
-    """
-
-    torch: tuple[str, ...]
-    flax: tuple[str, ...]
-    shape: tuple[int, ...]
-    part: tuple[int, int] | None = None
-    split: tuple[int, ...] | None = None
-    order: tuple[int, ...] | None = None
-    joined: tuple[int, ...] | None = None
-    persistent: bool = True
-    dtype: Dtype = FLOAT32
-
-    @property
-    def flax_shape(self) -> tuple[int, ...]:
-        """Shape of the variable."""
-        if self.joined is not None:
-            return self.joined
-        shape = self.split or self._part_shape
-        return shape if self.order is None else tuple(shape[axis] for axis in self.order)
-
-    @property
-    def _part_shape(self) -> tuple[int, ...]:
-        """Shape of the part of the tensor."""
-        if self.part is None:
-            return self.shape
-        return (self.part[1] - self.part[0], *self.shape[1:])
-
-    def to_flax(self, tensor: Array) -> Array:
-        """The variable that a torch tensor becomes."""
-        array = tensor if self.part is None else tensor[self.part[0] : self.part[1]]
-        if self.split is not None:
-            array = array.reshape(self.split)
-        if self.order is not None:
-            array = array.transpose(self.order)
-        if self.joined is not None:
-            array = array.reshape(self.joined)
-        return array.copy(order="C")
-
-    def to_torch(self, variable: Array) -> Array:
-        """The (part of the) torch tensor that a variable goes back to."""
-        shape = self.shape if self.part is None else (self.part[1] - self.part[0], *self.shape[1:])
-        split = self.split if self.split is not None else shape
-        order = self.order if self.order is not None else tuple(range(len(split)))
-        array = variable.reshape([split[axis] for axis in order])
-        return array.transpose(np.argsort(order)).reshape(shape)
+from linstock.bridge.layers import WeightRow as WeightRow
+from linstock.bridge.layers._moves import Array
 
 
 @dataclass(frozen=True)
@@ -113,8 +48,8 @@ class WeightMap:
         """
         variables: dict[str, Any] = {}
         for row in self.rows:
-            tensor = _first_present(row, {**self.fixed, **state_dict})
-            _put(variables, row.flax, row.to_flax(to_numpy(tensor)))
+            found = [_first_present(names, row, state_dict, self.fixed) for names in row.sources]
+            _put(variables, row.flax, row.to_flax(*(to_numpy(tensor) for tensor in found)))
         return variables
 
     def to_torch(self, variables: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -126,23 +61,25 @@ class WeightMap:
         Raises:
             ConversionError: A variable is missing or has another shape than the model's.
         """
-        state_dict = {name: tensor.clone() for name, tensor in self.kept.items()}
+        arrays: dict[tuple[str, ...], tuple[Array, torch.dtype]] = {}
         for row in self.rows:
             if not row.persistent:
                 continue
-            array = row.to_torch(_checked(np.asarray(_get(variables, row)), row))
-            if row.part is None:
-                tensor = to_tensor(array).to(row.dtype)
-                state_dict.update({name: tensor.clone() for name in row.torch})
-                continue
-            for name in row.torch:
-                whole = state_dict.setdefault(name, torch.zeros(row.shape, dtype=row.dtype))
-                whole[row.part[0] : row.part[1]] = to_tensor(array)
+            variable = _checked(np.asarray(_get(variables, row)), row)
+            # Rows of other parts of a tensor write into the same array.
+            wholes = [arrays[names][0] if names in arrays else None for names in row.sources]
+            for names, array in zip(row.sources, row.each_to_torch(variable, wholes), strict=True):
+                arrays[names] = (array, row.dtype)
+        state_dict = {name: tensor.clone() for name, tensor in self.kept.items()}
+        for names, (array, dtype) in arrays.items():
+            state_dict |= {name: to_tensor(array).to(dtype) for name in names}
         return state_dict
 
     def table(self) -> list[tuple[str, str, str]]:
         """Torch name, variable path and what happens on the way, for reading."""
-        return [(", ".join(row.torch), "/".join(row.flax), _described(row)) for row in self.rows]
+        return [
+            (", ".join(sum(row.sources, ())), "/".join(row.flax), row.text) for row in self.rows
+        ]
 
 
 def to_numpy(tensor: torch.Tensor) -> Array:
@@ -157,29 +94,19 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 def to_tensor(array: Any) -> torch.Tensor:
     """A copy of an array as a torch tensor; bfloat16 goes through its bits."""
-    array = np.array(array, copy=True)
+    array = np.array(array, copy=True, order="C")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
-def _described(row: WeightRow) -> str:
-    steps = []
-    if row.part is not None:
-        steps.append(f"rows {row.part[0]}:{row.part[1]}")
-    if row.split is not None:
-        steps.append(f"reshape {list(row.split)}")
-    if row.order is not None and list(row.order) != sorted(row.order):
-        steps.append(f"transpose {list(row.order)}")
-    if row.joined is not None:
-        steps.append(f"reshape {list(row.joined)}")
-    return ", ".join(steps)
-
-
-def _first_present(row: WeightRow, state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    for name in row.torch:
-        if name in state_dict:
-            tensor = state_dict[name]
+def _first_present(
+    names: Sequence[str], row: WeightRow, *held: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    for name in names:
+        holder = next((tensors for tensors in held if name in tensors), None)
+        if holder is not None:
+            tensor = holder[name]
             if tuple(tensor.shape) != row.shape:
                 raise ConversionError(
                     f"`{name}` has shape {list(tensor.shape)}, and the model's "
@@ -189,7 +116,7 @@ def _first_present(row: WeightRow, state_dict: Mapping[str, torch.Tensor]) -> to
                 )
             return tensor
     raise ConversionError(
-        f"`{row.torch[0]}` is not in the state_dict",
+        f"`{names[0]}` is not in the state_dict",
         where=f"it becomes the variable `{'/'.join(row.flax)}`",
         todo="pass the state_dict of the model that was converted",
     )

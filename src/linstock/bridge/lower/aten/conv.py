@@ -6,7 +6,7 @@ from typing import Any
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import Op, Tree, call
 from linstock.bridge.ir._values import Value
-from linstock.bridge.layers._pairs import channels_last_order
+from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, remove_axis
@@ -99,6 +99,7 @@ def conv_transpose(
     axes = weight.rank - 2
     input = with_batch(build, input, axes)
     strides, dilations = each(stride, axes), each(dilation, axes)
+    sides = transposed_padding(weight.shape[2:], padding, output_padding, dilation)
     settings: dict[str, Any] = {}
     if any(step != 1 for step in strides):
         settings["lhs_dilation"] = strides
@@ -111,7 +112,8 @@ def conv_transpose(
         build.tree(input, channels_last_order(input.rank)),
         _turned_kernel(build, weight, groups),
         (1,) * axes,
-        transposed_padding(weight.shape[2:], padding, output_padding, dilation),
+        # A size that the call asks for may depend on the input's.
+        tuple((before, build.size(after)) for before, after in sides),
         **settings,
         dimension_numbers=_dimension_numbers(SPATIAL[axes]),
     )

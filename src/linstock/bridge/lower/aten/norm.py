@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Kind, Op, Owner, Tree, call
 from linstock.bridge.ir._values import Value
-from linstock.bridge.layers._pairs import channels_last_order, rounded
+from linstock.bridge.layers import OneMinus, channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis
@@ -187,7 +187,7 @@ def _held_batch_norm(
         build.around.hold_inside(weight, name, key, collection)
     settings: list[tuple[str, Tree]] = [
         ("use_running_average", Op("not", (TRAIN,))),
-        ("momentum", Const(rounded(1 - momentum))),
+        ("momentum", Const(OneMinus().to_linen(momentum))),
         ("epsilon", Const(eps)),
     ]
     settings += [(f"use_{key}", Const(False)) for key in ("scale", "bias") if key not in given]

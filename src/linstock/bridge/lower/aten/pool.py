@@ -7,7 +7,7 @@ from typing import Any
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import Const, Global, Index, Op, Seq, Span, call
 from linstock.bridge.ir._values import Size, Value
-from linstock.bridge.layers._pairs import channels_last_order
+from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower.aten.conv import each

@@ -7,7 +7,7 @@ from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._origin import part_of
 from linstock.bridge.ir._tree import Const, Index, Op, Seq, Span, Tree, call
 from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Value
-from linstock.bridge.layers._pairs import PAD_MODES
+from linstock.bridge.layers import PAD_MODES
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import Row, add_row, lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at, remove_axis
