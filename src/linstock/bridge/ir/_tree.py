@@ -267,7 +267,11 @@ def method(base: Tree, name: str, *args: Tree | Any, **kwargs: Tree | Any) -> Ca
 
 
 def literal(value: Any) -> Tree:
-    """The tree of a plain Python value; a tree stays as it is."""
+    """The tree of a plain Python value; a tree stays as it is.
+
+    Raises:
+        TypeError: The value is none of those that Python source can hold.
+    """
     if isinstance(value, Tree):
         return value
     if isinstance(value, (tuple, list)):
@@ -275,7 +279,9 @@ def literal(value: Any) -> Tree:
     if isinstance(value, slice):
         parts = (value.start, value.stop, value.step)
         return Span(*(None if part is None else literal(part) for part in parts))
-    return Const(value)
+    if value is None or value is ... or type(value) in (bool, int, float, complex, str):
+        return Const(value)
+    raise TypeError(f"a `{type(value).__name__}` is no literal: {value!r}")
 
 
 def text(tree: Tree) -> str:

@@ -1,6 +1,7 @@
 """Lowering: each frame's operations become expressions of a Linen module."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from linstock.bridge._errors import LoweringError, Missing, UnsupportedError
+from linstock.bridge._errors import LoweringError, Missing, UnsupportedError, naming_mistakes
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._origins import Origin, origin_of_node, origin_of_site
@@ -101,17 +102,17 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     )
     root = FrameLowering(shared, capture.root, None, ())
     inputs = root.take_inputs(_image_inputs(capture) if layout == "channels_last" else set())
-    pair = find_pair(model)
-    if pair is not None and not pair.refuses(root, capture.root):
-        root.lower_pair(capture.root, pair)  # a model that is a single layer
-    else:
-        root.run_events(capture.root)
-    outputs = root.give(
-        [
-            root.environment.get(node) if isinstance(node, Node) else node
-            for node in _user_outputs(capture)
-        ]
-    )
+    outputs: list[Any] = []
+    try:
+        root.lower_root()
+        outputs = root.give(
+            [
+                root.environment.get(node) if isinstance(node, Node) else node
+                for node in _user_outputs(capture)
+            ]
+        )
+    except LoweringError as error:
+        root.report(type(model).__qualname__, capture.root, None, str(error))
     if shared.missing:
         raise UnsupportedError(shared.missing)
     state = shared.state
@@ -119,6 +120,12 @@ def lower(model: torch.nn.Module, capture: Capture, *, layout: str) -> Lowered:
     return Lowered(
         root.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
     )
+
+
+def _place(frame: Frame, origin: Origin | None) -> str:
+    """A module and the user's line, as messages write them."""
+    module = f"`{frame.path or '(the model itself)'}`"
+    return f"in {module}, {origin}" if origin is not None else f"in {module}"
 
 
 _NO_CODE = compile("", "", "exec")
@@ -221,6 +228,17 @@ class FrameLowering(Builder):
             else:
                 self.lower_call(event)
 
+    def lower_root(self) -> None:
+        """Lowers the model's own call: as a Linen twin where the model is a single layer."""
+        module = self.frame.module
+        # What a user's hook does is among the operations, not in the twin.
+        is_hooked = module._forward_hooks or module._forward_pre_hooks
+        pair = None if is_hooked else find_pair(module)
+        if pair is not None and not pair.refuses(self, self.frame):
+            self.lower_pair(self.frame, pair)
+        else:
+            self.run_events(self.frame)
+
     def lower_call(self, frame: Frame) -> None:
         """Lowers a call as its Linen twin, in place, or as a class."""
         if next(self.nodes_inside(frame), None) is None:
@@ -230,17 +248,19 @@ class FrameLowering(Builder):
         pair = None if frame.module._forward_hooks else find_pair(frame.module)
         owned = self.owns(frame)
         self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
+        kind = type(frame.module).__qualname__
         try:
-            if pair is not None and owned and not pair.refuses(self, frame):
-                self.lower_pair(frame, pair)
-            elif self.is_written_in_place(frame, owned):
-                self.inlined.append(frame)
-                self.run_events(frame)
-                self.inlined.pop()
-            else:
-                self.lower_class(frame)
+            with naming_mistakes(f"`{kind}`", _place(frame, self.origin)):
+                if pair is not None and owned and not pair.refuses(self, frame):
+                    self.lower_pair(frame, pair)
+                elif self.is_written_in_place(frame, owned):
+                    self.inlined.append(frame)
+                    self.run_events(frame)
+                    self.inlined.pop()
+                else:
+                    self.lower_class(frame)
         except LoweringError as error:
-            self.report(type(frame.module).__qualname__, frame, self.origin, str(error))
+            self.report(kind, frame, self.origin, str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
 
@@ -291,9 +311,12 @@ class FrameLowering(Builder):
         return self.joined_name(frame.path)
 
     def joined_name(self, path: str) -> str:
-        """A path of the torch model as one name of this module: `a.0` and `a_0` get two names."""
+        """A path of the torch model as one name of this module: `a.0` and `a_0` get two names.
+
+        What no identifier holds becomes `_`, above all the `/` that saved weights join paths with.
+        """
         prefix = self.frame.path + "." if self.frame.path else ""
-        name = path.removeprefix(prefix).replace(".", "_")
+        name = re.sub(r"\W", "_", path.removeprefix(prefix))
         while name in RESERVED or self.names.setdefault(name, path) != path:
             name += "_"
         return name
@@ -414,10 +437,11 @@ class FrameLowering(Builder):
         try:
             if row is None:
                 raise LoweringError("")
-            self.expect(node)
-            self.environment[node] = self.settled(
-                node, row.lower(self, **self.arguments(node, row))
-            )
+            with naming_mistakes(f"`{node.target}`", _place(frame, origin_of_node(node))):
+                self.expect(node)
+                self.environment[node] = self.settled(
+                    node, row.lower(self, **self.arguments(node, row))
+                )
         except LoweringError as error:
             self.report(str(node.target), frame, origin_of_node(node), str(error))
             self.environment[node] = self.stand_in(node)
