@@ -4,6 +4,7 @@ by its kind.
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -125,6 +126,72 @@ def test_a_module_compiled_in_place_converts(convert):
     model = Net()
     model.compile(backend="eager")
     assert names(convert(model, X)) == ["fc.weight", "fc.bias"]
+
+
+def test_a_forward_that_was_compiled_on_the_instance_converts(convert):
+    model = Net()
+    model.forward = compiled_forward = compiled(model.forward)
+    assert names(convert(Outer(model), X))[0] == "inner.fc.weight"
+    assert model.forward is compiled_forward
+
+
+# ---- graphs of Python functions
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, Outer], ids=["root", "nested"])
+def test_a_graph_of_python_functions_converts(wrap, convert):
+    graph = torch.fx.symbolic_trace(Net())
+    cls = type(graph)
+    found = convert(wrap(graph), X)
+    assert type(graph) is cls
+    assert 'name="fc"' in found.source
+    assert 'name=""' not in found.source
+
+
+class ByMode(nn.Module):
+    """Keeps a graph for each mode, as torchvision's feature extractors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.sign = 1.0
+
+    def train(self, mode=True):
+        self.sign = 1.0 if mode else -1.0
+        return super().train(mode)
+
+    def forward(self, x):
+        return self.fc(x) * self.sign
+
+
+def test_a_model_that_changes_with_its_mode_is_left_in_that(convert):
+    model = ByMode().train()
+    conversion = to_linen(model, (X,))
+    assert conversion.report.ok
+    assert model.sign == 1.0
+    assert model.training
+    with torch.no_grad():
+        np.testing.assert_allclose(conversion(X), -model(X), rtol=1e-5, atol=1e-6)
+
+
+def test_a_feature_extractor_converts_whatever_its_mode(convert):
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    class Features(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x):
+            return torch.tanh(self.drop(self.fc(x)))
+
+    model = create_feature_extractor(Features(), {"fc": "a", "tanh": "b"}).train()
+    code = model.code
+    conversion = to_linen(model, (X,))
+    assert conversion.report.ok
+    assert set(conversion(X)) == {"a", "b"}
+    assert model.code == code
 
 
 def test_what_is_prepared_for_quantization_converts(convert):

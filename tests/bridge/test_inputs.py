@@ -93,7 +93,7 @@ def test_a_switch_keeps_an_object_out_of_the_outputs(convert):
     conversion = convert(Remembers(), X)
     assert conversion(X)["memory"] is None
     assert conversion(X)["y"].shape == (2, 4)
-    note = "`keep=False` was passed: the model returns a `Memory` without it"
+    note = "`keep=False` was passed, without which the model returns a `Memory` too"
     assert note in conversion.report.notes
 
 

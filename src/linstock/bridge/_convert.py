@@ -16,7 +16,7 @@ from linstock.bridge._errors import (
     UnsupportedError,
     naming_mistakes,
 )
-from linstock.bridge.capture._admit import admitted, check_is_model
+from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import SIZES, Capture, capture
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.emit import _docstring
@@ -74,7 +74,7 @@ def to_linen(
     args, kwargs = _checked_inputs(args, kwargs)
     report = Report()
     steps = _Steps(report, on_step)
-    with admitted(model, report.notes) as model, _evaluating(model):
+    with admitted(model, report.notes) as model, _evaluating(model), as_plain(model):
         with steps("capture"):
             args, kwargs = settled_inputs(model, args, kwargs, report.notes)
             captured = capture(model, args, kwargs, sizes="all" if dynamic else "fixed")
@@ -181,6 +181,9 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for module, mode in modes:
+            if type(module).train is not torch.nn.Module.train:  # it may change more than the flag
+                module.train(mode)
         for module, mode in modes:
             module.training = mode
 

@@ -128,6 +128,58 @@ def _answering(wrapper: nn.Module, inner: nn.Module) -> Iterator[None]:
         del inner.__dict__[name]
 
 
+# ---- what torch treats apart
+
+
+@contextlib.contextmanager
+def as_plain(model: nn.Module) -> Iterator[None]:
+    """Gives modules that torch treats apart a plain class and their own `forward` for a while.
+
+    The tracer leaves calls of `torch.fx` graphs out of its record, and a `forward` that was
+    compiled on the instance still computes with that instance's weights in a copy of the module.
+
+    Args:
+        model: The model, in the mode in which it is captured: some graphs change with it.
+    """
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, torch.fx.GraphModule):
+                stack.enter_context(_without_graph(module))
+            if _is_compiled_in_place(module):
+                stack.enter_context(_with_own_forward(module))
+        yield
+
+
+@contextlib.contextmanager
+def _without_graph(module: nn.Module) -> Iterator[None]:
+    before = type(module)
+    members = {"forward": before.forward, "__module__": before.__module__}
+    _set_class(module, type(before.__name__, (nn.Module,), members))
+    try:
+        yield
+    finally:
+        _set_class(module, before)
+
+
+def _set_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    object.__setattr__(module, "__class__", cls)
+
+
+def _is_compiled_in_place(module: nn.Module) -> bool:
+    """Whether `module.forward` was replaced by what `torch.compile` made of it."""
+    inside = getattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable", None)
+    return inside is not None and inside == type(module).forward.__get__(module)
+
+
+@contextlib.contextmanager
+def _with_own_forward(module: nn.Module) -> Iterator[None]:
+    compiled = module.__dict__.pop("forward")
+    try:
+        yield
+    finally:
+        module.__dict__["forward"] = compiled
+
+
 # ---- what cannot be converted
 
 

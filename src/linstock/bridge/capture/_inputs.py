@@ -104,7 +104,9 @@ def _switches(
             continue
         if next(_objects(without), None) is None:
             kind = type(found).__name__
-            notes.append(f"`{name}=False` was passed: the model returns a `{kind}` without it")
+            notes.append(
+                f"`{name}=False` was passed, without which the model returns a `{kind}` too"
+            )
             return {name: False}
     return {}
 
