@@ -52,6 +52,13 @@ def test_a_tensor_that_is_given_twice_stands_for_two(make, convert):
         np.testing.assert_allclose(conversion(*other), model(*other), rtol=1e-5, atol=1e-6)
 
 
+def test_inputs_may_belong_to_a_graph_of_gradients(convert):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    x = X.clone().requires_grad_() * 2
+    convert(model, x)
+    assert x.requires_grad
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

@@ -46,6 +46,14 @@ def test_a_hook_of_the_model_itself_is_converted(convert, make, hook):
     convert(model, X)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "new"]
+)
+def test_a_layer_whose_weight_a_hook_computes_is_converted(convert, norm):
+    convert(norm(nn.Linear(4, 4)), X)
+
+
 # ---- arguments of forward
 
 

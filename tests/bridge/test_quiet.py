@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 import threading
+import warnings
 
 import pytest
 import torch
@@ -58,6 +59,23 @@ def test_streams_and_handlers_are_as_before():
         assert logging.lastResort.filters == []
     finally:
         logging.getLogger("torch").removeHandler(handler)
+
+
+def test_torchs_warnings_are_no_errors_inside_and_are_again_outside():
+    def warn():
+        warnings.warn_explicit("assigned", UserWarning, "trace.py", 1, module="torch.export")
+
+    before = list(warnings.filters)
+    with quiet():
+        warn()
+    assert list(warnings.filters) == before
+    with pytest.raises(UserWarning, match="assigned"):
+        warn()
+
+
+def test_the_models_own_warnings_are_heard():
+    with quiet(), pytest.warns(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)
 
 
 def test_a_stream_that_was_put_in_place_meanwhile_stays(monkeypatch):

@@ -1,7 +1,7 @@
 """What the bridge says when a conversion cannot be made."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,12 +110,12 @@ class LoweringError(Exception):
 
 
 @contextlib.contextmanager
-def naming_mistakes(doing: str, where: str = "") -> Iterator[None]:
+def naming_mistakes(doing: str, where: Callable[[], str] = str) -> Iterator[None]:
     """Turns an exception that nobody foresaw into one that says where linstock failed.
 
     Args:
         doing: What is being done, as the message names it.
-        where: The module and the user's line, where known.
+        where: Says the module and the user's line, where known.
 
     Raises:
         InternalError: The body raised something else than what the bridge says itself.
@@ -128,7 +128,7 @@ def naming_mistakes(doing: str, where: str = "") -> Iterator[None]:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise InternalError(
             f"linstock failed at {doing} with {said}",
-            where=where,
+            where=where(),
             why="this is a mistake in linstock, not in the model",
             todo="report it with this message, its traceback and the model",
         ) from error

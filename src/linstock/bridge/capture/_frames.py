@@ -232,7 +232,7 @@ def is_library(file: str) -> bool:
     """
     if file.startswith((_TORCH, _BRIDGE, "torch/", "<")):
         return True
-    return file.startswith(_STDLIB) and f"{os.sep}site-packages{os.sep}" not in file
+    return file.startswith(_STDLIB) and f"-packages{os.sep}" not in file
 
 
 def _calling_site() -> Site | None:

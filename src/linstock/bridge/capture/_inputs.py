@@ -52,7 +52,7 @@ def _separated(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
         if id(leaf) in seen:
             return leaf.detach().clone()
         seen.add(id(leaf))
-        return leaf
+        return leaf.detach() if leaf.requires_grad else leaf  # only leaves can be copied deeply
 
     separated: Inputs = pytree.tree_map(one, (args, kwargs))
     return separated

@@ -1,13 +1,15 @@
 """Quiet: what torch and the model print while `torch.export` tries is not for the user.
 
 Each refused attempt prints its graph and logs warnings, and the model prints what it prints in
-every forward; the error says what is needed, once. Only what this thread writes is held back.
+every forward; the error says what is needed, once. Only what this thread writes is held back;
+warnings have no thread, so that those of torch's own modules are ignored in all of them meanwhile.
 """
 
 import contextlib
 import logging
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -47,6 +49,7 @@ def _is_quiet() -> bool:
 _FILTER = _TorchFilter()
 _filtered: list[tuple[str, Any, _Filtered]] = []
 _handlers: list[logging.Handler] = []
+_ignored: list[Any] = []
 
 
 @contextlib.contextmanager
@@ -77,6 +80,10 @@ def _install() -> None:
     _handlers.extend(dict.fromkeys(_torch_handlers()))
     for handler in _handlers:
         handler.addFilter(_FILTER)
+    # The comment makes the pattern no other's. A warning that is an error would end the attempt;
+    # what torch says as a context ends counts as from `contextlib`.
+    warnings.filterwarnings("ignore", module=r"(torch|contextlib)\b(?#linstock)")
+    _ignored.append(warnings.filters[0])
 
 
 def _restore() -> None:
@@ -85,6 +92,10 @@ def _restore() -> None:
             setattr(sys, name, stream)
     for handler in _handlers:
         handler.removeFilter(_FILTER)
+    for entry in _ignored:
+        if entry in warnings.filters:  # a context that ended meanwhile has put back its own list
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]  # it is a list
+    _ignored.clear()
     _filtered.clear()
     _handlers.clear()
 

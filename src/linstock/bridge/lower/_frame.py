@@ -244,13 +244,15 @@ class FrameLowering(Builder):
         if next(self.nodes_inside(frame), None) is None:
             self.note_if_training_differs(frame)
             return
-        # What a user's hook does to a layer's output is among the operations, not in the twin.
-        pair = None if frame.module._forward_hooks else find_pair(frame.module)
-        owned = self.owns(frame)
-        self.stand_at(origin_of_site((self.inlined[0] if self.inlined else frame).site), frame)
         kind = type(frame.module).__qualname__
         try:
-            with naming_mistakes(f"`{kind}`", _place(frame, self.origin)):
+            with naming_mistakes(f"`{kind}`", lambda: _place(frame, origin_of_site(frame.site))):
+                # What a user's hook does to the output is among the operations, not in the twin.
+                pair = None if frame.module._forward_hooks else find_pair(frame.module)
+                owned = self.owns(frame)
+                self.stand_at(
+                    origin_of_site((self.inlined[0] if self.inlined else frame).site), frame
+                )
                 if pair is not None and owned and not pair.refuses(self, frame):
                     self.lower_pair(frame, pair)
                 elif self.is_written_in_place(frame, owned):
@@ -260,7 +262,7 @@ class FrameLowering(Builder):
                 else:
                     self.lower_class(frame)
         except LoweringError as error:
-            self.report(kind, frame, self.origin, str(error))
+            self.report(kind, frame, origin_of_site(frame.site), str(error))
             for node in self.escaping(frame):
                 self.environment[node] = self.stand_in(node)
 
@@ -437,7 +439,7 @@ class FrameLowering(Builder):
         try:
             if row is None:
                 raise LoweringError("")
-            with naming_mistakes(f"`{node.target}`", _place(frame, origin_of_node(node))):
+            with naming_mistakes(f"`{node.target}`", lambda: _place(frame, origin_of_node(node))):
                 self.expect(node)
                 self.environment[node] = self.settled(
                     node, row.lower(self, **self.arguments(node, row))
