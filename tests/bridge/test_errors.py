@@ -1,6 +1,10 @@
 """The wording of bad input: what, where, why, and what to do."""
 
+import dataclasses
+import functools
 import inspect
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from linstock.bridge import (
     CaptureError,
     ConversionError,
     InputError,
+    InternalError,
     Missing,
     OutputExistsError,
     UnsupportedError,
@@ -218,6 +223,161 @@ def test_an_unsupported_operation_names_its_overload():
         "  `aten.fft_rfft.default`: no twin: in `a.b`, model.py:3\n"
         "  do: replace them in the model, or convert the submodules that do not use them"
     )
+
+
+def test_errors_pickle():
+    for error in (
+        UnsupportedError([Missing("aten.a", "b", "c.py:1")]),
+        InternalError("what", where="here"),
+    ):
+        found = pickle.loads(pickle.dumps(error))
+        assert type(found) is type(error)
+        assert str(found) == str(error)
+
+
+# ---- lines
+
+
+def own_files():
+    """Text that a line of linstock's, torch's or Python's own would hold in a message."""
+    return [str(Path(bridge.__file__).parent), str(Path(torch.__file__).parent), "contextlib.py"]
+
+
+class Refuses(nn.Module):
+    def forward(self, x):
+        return twist(x)
+
+
+def test_a_refusal_of_the_model_itself_shows_its_own_line():
+    text = message(UnsupportedError, Refuses().eval(), (X,))
+    assert f"in `(the model itself)`, {line_of(Refuses, 'twist(x)')}" in text
+    assert not [file for file in own_files() if file in text]
+
+
+def test_a_refused_model_that_is_one_layer_of_torch_shows_no_line():
+    text = message(UnsupportedError, nn.RReLU().eval(), (X,))
+    assert text.splitlines()[1].endswith(": in `(the model itself)`")
+    assert not [file for file in (*own_files(), __file__) if file in text]
+
+
+def test_a_model_in_a_folder_named_torch_has_lines(tmp_path, monkeypatch):
+    folder = tmp_path / "torch" / "linstock"
+    folder.mkdir(parents=True)
+    (folder / "users_net.py").write_text(
+        "import torch\n\n\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x if x.sum() > 0 else -x\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    import users_net
+
+    assert f"where: {folder / 'users_net.py'}:6" in message(CaptureError, users_net.Net(), (X,))
+
+
+# ---- mistakes of linstock's own
+
+MISTAKES = [TypeError("bad operand"), ZeroDivisionError("by zero"), AssertionError(), KeyError("k")]
+
+
+class Tanh(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x):
+        return self.block(x)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.fc(x))
+
+
+@pytest.fixture
+def break_row(monkeypatch):
+    """Makes the lowering of an operation raise."""
+
+    def broken(key, error):
+        from linstock.bridge.lower._rows import ROWS
+
+        @functools.wraps(ROWS[key].lower)
+        def lower(*_, **__):
+            raise error
+
+        monkeypatch.setitem(ROWS, key, dataclasses.replace(ROWS[key], lower=lower))
+
+    return broken
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda error: type(error).__name__)
+def test_a_row_that_fails_is_named_as_linstocks_mistake(break_row, mistake):
+    break_row("aten.tanh", mistake)
+    with pytest.raises(InternalError) as raised:
+        to_linen(Tanh().eval(), (X,))
+    said = type(mistake).__name__ + (f": {mistake}" if str(mistake) else "")
+    assert str(raised.value) == (
+        f"linstock failed at `aten.tanh.default` with {said}\n"
+        f"  where: in `block`, {line_of(Block, 'torch.tanh')}\n"
+        "  why: this is a mistake in linstock, not in the model\n"
+        "  do: report it with this message, its traceback and the model"
+    )
+    assert raised.value.__cause__ is mistake
+    assert isinstance(raised.value, RuntimeError)
+
+
+def test_a_layer_that_fails_is_named_with_its_line(monkeypatch):
+    from linstock.bridge.lower._walk import FrameLowering
+
+    def fails(*_):
+        raise RuntimeError("no such twin")
+
+    monkeypatch.setattr(FrameLowering, "lower_layer", fails)
+    text = message(InternalError, Tanh().eval(), (X,))
+    assert text.startswith("linstock failed at `Linear` with RuntimeError: no such twin\n")
+    assert f"where: in `block.fc`, {line_of(Block, 'self.fc(x)')}" in text
+
+
+STEPS = {
+    "capture": "capture",
+    "lower": "lower",
+    "emit": "emit",
+    "port": "WeightMap",
+    "verify": "verify",
+}
+
+
+@pytest.mark.parametrize(("step", "function"), STEPS.items(), ids=STEPS)
+def test_a_step_that_fails_is_named(monkeypatch, step, function):
+    from linstock.bridge import _convert
+
+    def fails(*_, **__):
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(_convert, function, fails)
+    text = message(InternalError, Net().eval(), (X,))
+    assert text.startswith(
+        f"linstock failed at `{step}`, a step of the conversion, with IndexError: out of range\n"
+    )
+
+
+def test_an_interrupt_passes(break_row):
+    break_row("aten.tanh", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        to_linen(Tanh().eval(), (X,))
+
+
+def test_the_model_is_as_before_after_a_mistake(break_row):
+    break_row("aten.tanh", TypeError())
+    model = Tanh().train()
+    with pytest.raises(InternalError):
+        to_linen(model, (X,))
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 # ---- saving

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import ConversionError, UnsupportedError, to_linen
+from linstock.bridge import UnsupportedError, to_linen
 from linstock.bridge.layers import PAIRS
 
 

@@ -156,6 +156,129 @@ def test_the_module_itself_takes_arrays_in_the_stored_order(structured):
     )
 
 
+# ---- the parts of a call, and JAX's transformations
+
+
+class Images(nn.Module):
+    """Images in, a class of its own with images and features out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x, scale=2.0):
+        x = self.conv(x) * scale
+        return Output(x, self.fc(x.mean((2, 3))))
+
+
+IMAGES = torch.randn(2, 3, 8, 6)
+
+
+@pytest.fixture(scope="module")
+def images(convert):
+    torch.manual_seed(0)
+    model = Images()
+    return model, convert(model, IMAGES)
+
+
+def test_a_call_is_arrays_then_apply_then_results(images):
+    _, conversion = images
+    arrays = conversion.arrays(IMAGES)
+    assert [array.shape for array in arrays] == [(2, 8, 6, 3)]
+    outputs = conversion.module.apply(conversion.variables, *arrays)
+    assert [array.shape for array in outputs] == [(2, 8, 6, 4), (2, 2)]
+    found, expected = conversion.results(outputs), conversion(IMAGES)
+    assert type(found) is type(expected) is Output
+    assert found.value.shape == (2, 4, 8, 6)
+    for one, other in ((found.value, expected.value), (found.other, expected.other)):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_call_may_be_compiled(images):
+    _, conversion = images
+    found = jax.jit(conversion)(IMAGES.numpy())
+    assert type(found) is Output
+    np.testing.assert_allclose(found.value, conversion(IMAGES).value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_function_may_hold_torch_tensors(images):
+    _, conversion = images
+    found = jax.jit(lambda: conversion(IMAGES).other)()
+    np.testing.assert_allclose(found, conversion(IMAGES).other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_call_may_be_mapped_over_an_axis_more(images):
+    _, conversion = images
+    stacked = np.stack([IMAGES.numpy(), IMAGES.numpy() * 2, IMAGES.numpy() + 1])
+    found = jax.vmap(conversion)(stacked)
+    assert found.value.shape == (3, 2, 4, 8, 6)
+    for i, x in enumerate(stacked):
+        np.testing.assert_allclose(found.value[i], conversion(x).value, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_the_inputs_is_pytorchs(images):
+    model, conversion = images
+    found = jax.grad(lambda x: (conversion(x).other ** 2).sum())(jnp.asarray(IMAGES.numpy()))
+    x = IMAGES.clone().requires_grad_()
+    (model(x).other ** 2).sum().backward()
+    np.testing.assert_allclose(found, x.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_the_variables_is_pytorchs(images):
+    model, conversion = images
+    arrays = conversion.arrays(IMAGES)
+
+    def loss(variables):
+        outputs = conversion.module.apply(variables, *arrays)
+        return (conversion.results(outputs).other ** 2).sum()
+
+    found = conversion.weight_map.to_torch(jax.jit(jax.grad(loss))(conversion.variables))
+    model.zero_grad()
+    (model(IMAGES).other ** 2).sum().backward()
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(found[name], parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_traced_constant_is_refused(images):
+    _, conversion = images
+    with pytest.raises(InputError, match="`scale` is not what the model was converted with"):
+        jax.jit(conversion)(IMAGES.numpy(), 2.0)
+
+
+WRONG_OUTPUTS = [
+    (lambda outputs: outputs[0], "ArrayImpl"),
+    (lambda outputs: outputs[:1], r"arrays with \[4\] axes"),
+    (lambda outputs: [array[None] for array in outputs], r"arrays with \[5, 3\] axes"),
+    (lambda outputs: (outputs, {}), r"arrays with \[None, None\] axes"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"), WRONG_OUTPUTS, ids=["one", "few", "mapped", "with_updates"]
+)
+def test_what_the_module_does_not_return_is_refused(images, change, text):
+    _, conversion = images
+    outputs = conversion.module.apply(conversion.variables, *conversion.arrays(IMAGES))
+    with pytest.raises(InputError, match=f"not the module's outputs: {text}"):
+        conversion.results(change(outputs))
+
+
+def test_the_output_class_of_transformers_comes_out_of_jit(zoo, zoo_model):
+    _, args, kwargs = zoo_model("bert")
+    conversion = zoo("bert")
+    arrays, tree = jax.tree.flatten((args, kwargs))
+    expected = conversion(*args, **kwargs)
+
+    def call(arrays):
+        args, kwargs = jax.tree.unflatten(tree, arrays)
+        return conversion(*args, **kwargs)
+
+    found = jax.jit(call)([array.numpy() for array in arrays])
+    assert type(found) is type(expected)
+    np.testing.assert_allclose(found.pooler_output, expected.pooler_output, rtol=1e-4, atol=1e-5)
+
+
 # ---- structures that outputs may have
 
 

@@ -5,7 +5,9 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -354,3 +356,14 @@ def test_rewrite_leaves_the_original_alone():
 def test_trees_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TREE.function = Name("g")
+
+
+NO_LITERALS = [torch.float32, torch.zeros(2), object(), {1}, np.float32(1), len]
+
+
+@pytest.mark.parametrize("value", NO_LITERALS, ids=lambda value: type(value).__name__)
+def test_what_is_no_literal_is_refused(value):
+    with pytest.raises(TypeError, match="is no literal"):
+        literal(value)
+    with pytest.raises(TypeError, match="is no literal"):
+        literal((1, [value]))

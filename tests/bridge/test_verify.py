@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import Report, _conversion, to_linen
+from linstock.bridge import Report, _convert, to_linen
 from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.targets.linen import Linen
 from linstock.bridge.verify import _verify as verify_module
@@ -34,7 +34,7 @@ def change_source(monkeypatch):
     """Makes the bridge emit another text."""
 
     def change(old, new):
-        emit = _conversion.emit
+        emit = _convert.emit
 
         def wrong(*args, **kwargs):
             emitted = emit(*args, **kwargs)
@@ -42,7 +42,7 @@ def change_source(monkeypatch):
             object.__setattr__(emitted, "source", emitted.source.replace(old, new))
             return emitted
 
-        monkeypatch.setattr(_conversion, "emit", wrong)
+        monkeypatch.setattr(_convert, "emit", wrong)
 
     return change
 
@@ -52,7 +52,7 @@ def change_weights(monkeypatch):
     """Makes the bridge port other weights."""
 
     def change(path, turn):
-        to_flax = _conversion.WeightMap.to_flax
+        to_flax = _convert.WeightMap.to_flax
 
         def wrong(self, state_dict):
             variables = to_flax(self, state_dict)
@@ -63,7 +63,7 @@ def change_weights(monkeypatch):
             node[last] = turn(node[last])
             return variables
 
-        monkeypatch.setattr(_conversion.WeightMap, "to_flax", wrong)
+        monkeypatch.setattr(_convert.WeightMap, "to_flax", wrong)
 
     return change
 

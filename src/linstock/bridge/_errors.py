@@ -1,7 +1,9 @@
 """What the bridge says when a conversion cannot be made."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class ConversionError(ValueError):
@@ -28,6 +30,18 @@ class CaptureError(ConversionError):
 
 class InputError(ConversionError):
     """An example input does not fit the model: its number, names, shapes or dtypes."""
+
+
+class ModuleKindError(ConversionError, TypeError):
+    """A module is of a kind that cannot be converted.
+
+    There is no Python code to follow in it (compiled to TorchScript, exported), no numbers in
+    floating point (quantized), or no numbers at all (on the `meta` device, or not yet initialized).
+
+    Example:
+        `to_linen(torch.jit.script(model), args=(x,))` raises `ModuleKindError`, and says to pass
+        `model` itself.
+    """
 
 
 class OutputExistsError(ConversionError, FileExistsError):
@@ -64,7 +78,7 @@ class UnsupportedError(ConversionError):
         grouped: dict[tuple[str, str], list[Missing]] = {}
         for item in missing:
             grouped.setdefault((item.what, item.why), []).append(item)
-        lines = []
+        lines: list[str] = []
         for (what, why), items in grouped.items():
             first = items[0]
             more = f" and {len(items) - 1} more" if len(items) > 1 else ""
@@ -78,6 +92,43 @@ class UnsupportedError(ConversionError):
             todo="replace them in the model, or convert the submodules that do not use them",
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what was missing, from which the message is made."""
+        return type(self), (self.missing,)
+
+
+class InternalError(ConversionError, RuntimeError):
+    """linstock made a mistake: an operation, a layer or a step failed in a way nobody foresaw.
+
+    The message says at which operation, in which module and at which line of the model; the
+    exception itself is the `__cause__`. Nothing was written.
+    """
+
 
 class LoweringError(Exception):
     """Raised inside a lowering: why an operation cannot be translated as it is used."""
+
+
+@contextlib.contextmanager
+def naming_mistakes(doing: str, where: Callable[[], str] = str) -> Iterator[None]:
+    """Turns an exception that nobody foresaw into one that says where linstock failed.
+
+    Args:
+        doing: What is being done, as the message names it.
+        where: Says the module and the user's line, where known.
+
+    Raises:
+        InternalError: The body raised something else than what the bridge says itself.
+    """
+    try:
+        yield
+    except (ConversionError, LoweringError, MemoryError):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise InternalError(
+            f"linstock failed at {doing} with {said}",
+            where=where(),
+            why="this is a mistake in linstock, not in the model",
+            todo="report it with this message, its traceback and the model",
+        ) from error

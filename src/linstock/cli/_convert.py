@@ -1,9 +1,5 @@
-import contextlib
 import inspect
-import io
-import logging
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -54,31 +50,20 @@ def run_convert(request: Request, console: Console) -> int:
     with StepLines(console) as steps:
         steps.begin("load")
         loaded, example = _load(request)
-        with _hold_torch_back():
-            conversion = bridge.to_linen(
-                loaded.model,
-                args=example.args,
-                kwargs=example.kwargs or {},
-                runtime=request.runtime,
-                layout=request.layout,
-                dynamic=not request.static,
-                verify=request.verify,
-                on_step=steps.begin,
-            )
+        conversion = bridge.to_linen(
+            loaded.model,
+            args=example.args,
+            kwargs=example.kwargs or {},
+            runtime=request.runtime,
+            layout=request.layout,
+            dynamic=not request.static,
+            verify=request.verify,
+            on_step=steps.begin,
+        )
     show_report(console, conversion.report, loaded.notes)
     _save(conversion, request)
     show_written(console, request.output)
     return 1 if conversion.report.verified and not conversion.report.ok else 0
-
-
-@contextlib.contextmanager
-def _hold_torch_back() -> Iterator[None]:
-    """Drops the graphs and logs of torch about a model that it refuses; the error says it all."""
-    logging.getLogger("torch").setLevel(logging.CRITICAL)
-    printed = io.StringIO()
-    with contextlib.redirect_stderr(printed):
-        yield
-    sys.stderr.write(printed.getvalue())
 
 
 def _check_request(request: Request) -> None:

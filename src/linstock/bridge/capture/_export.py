@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,17 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from linstock.bridge._errors import CaptureError, InputError
+from linstock.bridge._errors import CaptureError
+from linstock.bridge.capture._failures import first_line, model_line
 from linstock.bridge.capture._frames import (
     FRAME_TAG,
     NODE_TAG,
     Frame,
     Recorder,
     Watcher,
-    is_library,
 )
 from linstock.bridge.capture._functional import functionalize
+from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._training import Rates, needs_training_rates, training_rates
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -56,22 +57,20 @@ def capture(
 
     Args:
         model: A model in eval mode; its hooks and weights stay as they are.
-        args: Example inputs.
+        args: Example inputs, on which the model runs.
         kwargs: Example keyword inputs.
         sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export
             refuses.
 
     Raises:
-        InputError: The model does not run on the example inputs.
         CaptureError: `torch.export` refuses the model.
     """
-    _check_runs(model, args, kwargs)
     notes: list[str] = []
     failure: Exception | None = None
     for attempt in _attempts(model, args, kwargs, sizes):
         recorder = Recorder(model)
         try:
-            with recorder.listening(model), torch.no_grad(), Watcher():
+            with recorder.listening(model), torch.no_grad(), Watcher(), quiet():
                 program = torch.export.export(
                     model, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
                 )
@@ -81,7 +80,7 @@ def capture(
             failure = error
             continue
         if failure is not None and attempt.note:
-            notes.append(f"{attempt.note}: {_first_line(failure)}")
+            notes.append(f"{attempt.note}: {first_line(failure)}")
         node_of_tag = {
             node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
         }
@@ -92,55 +91,13 @@ def capture(
         return Capture(program, recorder.frames[0], _frames_of(program, recorder), rates, notes)
     assert failure is not None
     raise CaptureError(
-        f"torch.export cannot capture `{type(model).__qualname__}`: {_first_line(failure)}",
-        where=_model_line(failure),
+        f"torch.export cannot capture `{type(model).__qualname__}`: {first_line(failure)}",
+        where=model_line(failure),
         why="control flow and shapes that depend on values, and foreign tensor libraries, "
         "cannot be traced",
         todo="convert a submodule that does not contain that line, or rewrite the line with torch "
         "operations",
     ) from failure
-
-
-def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        with torch.no_grad():
-            args, kwargs = pytree.tree_map(_copied, (args, kwargs))  # a model may write to them
-            model(*args, **kwargs)
-    except Exception as error:
-        raise InputError(
-            f"`{type(model).__qualname__}` does not run on the example inputs: "
-            f"{_first_line(error)}",
-            where=_model_line(error),
-            why=f"it was called with {_described(args, kwargs)}",
-            todo="give inputs that the PyTorch model itself accepts",
-        ) from error
-
-
-def _described(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    def one(value: Any) -> str:
-        if isinstance(value, torch.Tensor):
-            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-        return type(value).__name__
-
-    parts = [*map(one, args), *(f"{name}={one(value)}" for name, value in kwargs.items())]
-    return ", ".join(parts) or "no inputs"
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _model_line(error: BaseException) -> str:
-    """The innermost line of the traceback that is neither torch's nor ours."""
-    where = ""
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not is_library(file) and "/linstock/" not in file:
-            where = f"{file}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return where
 
 
 def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[str]:
@@ -160,12 +117,13 @@ def _training_rates(
     if not needs_training_rates(graph):
         return {}
     try:
-        return training_rates(model, args, kwargs)
+        with quiet():
+            return training_rates(model, args, kwargs)
     except Exception as error:
         # A model may well refuse train mode on one example; its eval mode is unaffected.
         notes.append(
             "dropout inside attention is left out: the model does not run in train mode "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         )
         return {}
 
@@ -205,10 +163,6 @@ def _by_argument(model: torch.nn.Module, shapes: Inputs) -> Any:
         at = kinds.index(inspect.Parameter.VAR_POSITIONAL)
         positional[at:] = [tuple(positional[at:])]
     return [*positional, *keyword.values()] if positional or keyword else None
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:

@@ -1,8 +1,10 @@
 """Frames: the calls of modules that a model makes while `torch.export` traces it."""
 
 import contextlib
+import functools
 import inspect
 import itertools
+import os
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,19 +242,29 @@ def _argument_name(name: str, path: Sequence[Any]) -> str:
     return last if last.isidentifier() else "_".join([name, *keys])
 
 
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_BRIDGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+
+
+@functools.lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
-    """Whether a source file is part of torch itself, whose lines tell a reader nothing about the
-    model.
+    """Whether a source file is part of Python, of torch or of the bridge, whose lines tell a reader
+    nothing about the model.
     """
-    return "/torch/" in file or file.startswith(("torch/", "<"))
+    if file.startswith((_TORCH, _BRIDGE, "torch/", "<")):
+        return True
+    return file.startswith(_STDLIB) and f"-packages{os.sep}" not in file
 
 
 def _calling_site() -> Site | None:
-    """The innermost line outside torch's own code."""
+    """The innermost line of the model's code; none for the call of the model itself."""
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not is_library(name) and name != __file__:
+        if not is_library(name):
             return Site(name, frame.f_lineno)
+        if name.startswith(_BRIDGE) and name != __file__:
+            return None  # what is further out called the bridge
         frame = frame.f_back
     return None

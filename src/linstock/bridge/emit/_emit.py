@@ -96,7 +96,8 @@ def emit(
             the names of its arguments.
     """
     printer = Printer()
-    written = [_Written(cls, target, printer) for cls in program.classes]
+    reserved = target.locals | {cls.name for cls in program.classes}
+    written = [_Written(cls, target, printer, reserved) for cls in program.classes]
     blocks = list(_texts(written))
     root = written[-1]
     described = "\n".join(docstring(root.cls.name, root.method.args)).strip()
@@ -112,21 +113,23 @@ def emit(
 class _Written:
     """A class with its method named and printed."""
 
-    def __init__(self, cls: ModuleClass, target: Target, printer: Printer) -> None:
+    def __init__(
+        self, cls: ModuleClass, target: Target, printer: Printer, reserved: frozenset[str]
+    ) -> None:
         self.cls = cls
         self.head = target.head(cls, printer)
-        self.method = _method(cls, target)
+        self.method = _method(cls, target, reserved)
         check_lines(self.method, cls)
         body = list(printed(self.method.lines, printer))
         self.body = "\n".join(target.class_text(cls, self.method, body, printer))
 
 
-def _method(cls: ModuleClass, target: Target) -> Method:
+def _method(cls: ModuleClass, target: Target, reserved: frozenset[str]) -> Method:
     """The method of a class: one way after the other, each but the last under its test."""
     lines: list[Line] = []
     names: set[str] = set()
     for way in cls.ways:
-        method = _arranged(cls, target.place(cls, way), target)
+        method = _arranged(cls, target.place(cls, way), reserved)
         names |= method.names
         if way.test is None:
             lines += method.lines
@@ -164,9 +167,9 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
                 bound |= set(names_assigned(body))
 
 
-def _arranged(cls: ModuleClass, way: Way, target: Target) -> Method:
-    method = name_way(cls, way, target.locals)
-    taken = {"self", "train", *method.args, *names_assigned(method.lines)}
+def _arranged(cls: ModuleClass, way: Way, reserved: frozenset[str]) -> Method:
+    method = name_way(cls, way, reserved)
+    taken = {*reserved, *method.args, *names_assigned(method.lines)}
     taken |= {option.name for option in cls.options}
     lines = nest_layers(share_settings(method.lines, taken))
     return Method(method.args, fold_return(roll(lines, taken)), taken)

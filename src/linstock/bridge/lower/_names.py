@@ -1,6 +1,5 @@
 """Names of what a module holds: submodules and variables, which share one table."""
 
-import keyword
 import re
 from collections.abc import Iterable
 
@@ -9,8 +8,8 @@ class MemberNames:
     """The one owner of the names of a module's submodules and variables.
 
     Invariants: a path of the source has one name for good; two paths, or a path and something
-    invented, never have the same name; every name is an identifier that the target leaves free;
-    what the source's module has as an attribute keeps its name, however early something invented
+    invented, never have the same name; every name is of letters, digits and `_` and is left free by the
+    target; what the source's module has as an attribute keeps its name, however early something invented
     asks for it.
     """
 
@@ -45,8 +44,8 @@ class MemberNames:
 
 
 def identifier(path: str) -> str:
-    """A path as one identifier."""
-    name = re.sub(r"\W", "_", path)
-    if not name or keyword.iskeyword(name):
-        return f"{name}_"
-    return name
+    """A path as one name.
+
+    What no identifier holds becomes `_`, above all the `/` that saved weights join paths with.
+    """
+    return re.sub(r"\W", "_", path) or "_"

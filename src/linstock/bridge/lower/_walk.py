@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from linstock.bridge._errors import LoweringError, Missing, UnsupportedError
+from linstock.bridge._errors import LoweringError, Missing, UnsupportedError, naming_mistakes
 from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
@@ -56,12 +56,12 @@ def lower(
     shared = Model(capture, layout, reserved, state, events_of(capture))
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
-    twin = walk.twins.find(walk.around, capture.root)
-    if twin is not None:
-        walk.lower_layer(capture.root, *twin)  # a model that is a single layer
-    else:
-        walk.run_events(capture.root)
-    outputs = walk.around.give(_user_outputs(capture))
+    outputs: list[Any] = []
+    try:
+        walk.lower_root()
+        outputs = walk.around.give(_user_outputs(capture))
+    except LoweringError as error:
+        shared.missing.append(Missing(type(model).__qualname__, "", "", str(error)))
     if shared.missing:
         raise UnsupportedError(shared.missing)
     shared.notes.extend(shared.notes_of_silent())
@@ -75,6 +75,12 @@ def _user_outputs(capture: Capture) -> list[Any]:
     specs = capture.program.graph_signature.output_specs
     kind = torch.export.graph_signature.OutputKind.USER_OUTPUT
     return [arg for arg, spec in zip(output.args[0], specs, strict=True) if spec.kind == kind]
+
+
+def _place(frame: Frame, origin: Origin | None) -> str:
+    """A module and the user's line, as messages write them."""
+    module = f"`{frame.path or '(the model itself)'}`"
+    return f"in {module}, {origin}" if origin is not None else f"in {module}"
 
 
 class FrameLowering:
@@ -107,27 +113,42 @@ class FrameLowering:
 
     # ---- calls
 
+    def lower_root(self) -> None:
+        """Lowers the model's own call: as a Linen twin where the model is a single layer."""
+        # What a user's hook does in front of the model is among its operations.
+        is_hooked = bool(self.frame.module._forward_pre_hooks)
+        twin = None if is_hooked else self.twins.find(self.around, self.frame)
+        if twin is not None:
+            self.lower_layer(self.frame, *twin)
+        else:
+            self.run_events(self.frame)
+
     def lower_call(self, frame: Frame) -> None:
         """Lowers a call as its Linen twin, in place, or as a class."""
         if next(self.model.nodes_inside(frame), None) is None:
             self._note_if_training_differs(frame)
             return
-        owned = self._owns(frame)
-        self._stand_at_call(frame)
+        kind = type(frame.module).__qualname__
+        origin = origin_of_site(frame.site)
         try:
-            twin = self.twins.find(self.around, frame) if owned else None
-            if twin is not None:
-                self.lower_layer(frame, *twin)
-            elif self._is_written_in_place(frame, owned):
-                with self.around.writing_in_place(frame):
-                    self.run_events(frame)
-            else:
-                self.lower_class(frame)
+            with naming_mistakes(f"`{kind}`", lambda: _place(frame, origin)):
+                self._lower_call(frame)
         except LoweringError as error:
-            origin = self.around.place.origin
-            self._report(type(frame.module).__qualname__, frame, origin, str(error))
+            self._report(kind, frame, origin, str(error))
             for node in self.model.escaping(frame):
                 self.around[node] = self._stand_in(node)
+
+    def _lower_call(self, frame: Frame) -> None:
+        owned = self._owns(frame)
+        self._stand_at_call(frame)
+        twin = self.twins.find(self.around, frame) if owned else None
+        if twin is not None:
+            self.lower_layer(frame, *twin)
+        elif self._is_written_in_place(frame, owned):
+            with self.around.writing_in_place(frame):
+                self.run_events(frame)
+        else:
+            self.lower_class(frame)
 
     def _note_if_training_differs(self, frame: Frame) -> None:
         """Says of a module that did nothing in eval mode that it may do something in training."""
@@ -246,16 +267,19 @@ class FrameLowering:
             return
         frame = self.model.capture.frame_of[node]
         within = self.around.within
-        origin = origin_of_site(within[0].site) if within else origin_of_node(node)
-        self._stand_at(origin, frame, key_of(node.target).split(".")[1].strip("_"))
+        place = origin_of_site(within[0].site) if within else origin_of_node(node)
+        self._stand_at(place, frame, key_of(node.target).split(".")[1].strip("_"))
         row = find_row(node.target)
+        origin = origin_of_node(node)
         try:
             if row is None:
                 raise LoweringError("")
-            build = self.around.builder(self.around.expected(node))
-            self.around[node] = self._settled(node, row.lower(build, **self._arguments(node, row)))
+            with naming_mistakes(f"`{node.target}`", lambda: _place(frame, origin)):
+                build = self.around.builder(self.around.expected(node))
+                value = row.lower(build, **self._arguments(node, row))
+                self.around[node] = self._settled(node, value)
         except LoweringError as error:
-            self._report(str(node.target), frame, origin_of_node(node), str(error))
+            self._report(str(node.target), frame, origin, str(error))
             self.around[node] = self._stand_in(node)
 
     def _settled(self, node: Node, value: Any) -> Any:

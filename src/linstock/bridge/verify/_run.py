@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from linstock.bridge._errors import InputError
 from linstock.bridge.ir._values import Value
 from linstock.bridge.port._weights import to_numpy
+from linstock.bridge.verify._structures import make_known
 
 _COUNT = itertools.count(1)
 Path = tuple[Any, ...]
@@ -73,17 +74,8 @@ class Signature:
                     todo="pass all inputs that the example had",
                 )
             array = to_jax(leaves.pop(path))
-            fixed = [size if isinstance(size, int) else "any" for size in value.shape]
-            fits = len(fixed) == array.ndim and all(
-                size in ("any", given) for size, given in zip(fixed, array.shape, strict=True)
-            )
-            if not fits:
-                raise InputError(
-                    f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, "
-                    f"and the model takes {value.rank}, [{', '.join(map(str, fixed))}]",
-                    todo="pass inputs as the PyTorch model takes them",
-                )
-            arrays.append(array.transpose(value.order))
+            _check_shape(path, array, value)
+            arrays.append(_moved(array, value.order))
         for path, given in leaves.items():
             if path in self.constants and _equal(self.constants[path], given):
                 continue
@@ -95,20 +87,53 @@ class Signature:
         return arrays
 
     def results(self, returned: Any) -> Any:
-        """PyTorch's structure and axis order for what the Linen model returned."""
+        """PyTorch's structure and axis order for what the Linen model returned.
+
+        Raises:
+            InputError: The number of arrays or of their axes is not what the module returns.
+        """
         values = [output for output in self.outputs if isinstance(output, Value)]
-        arrays = iter([returned] if len(values) == 1 else returned)
-        leaves = []
-        for output in self.outputs:
-            if isinstance(output, Value):
-                leaves.append(
-                    next(arrays).transpose(
-                        [output.order.index(axis) for axis in range(output.rank)]
-                    )
-                )
-            else:
-                leaves.append(output)
+        arrays = [returned] if len(values) == 1 else returned
+        _check_returned(arrays, values)
+        given = iter(arrays)
+        leaves = [
+            _moved(next(given), [output.order.index(axis) for axis in range(output.rank)])
+            if isinstance(output, Value)
+            else output
+            for output in self.outputs
+        ]
+        make_known(self.out_spec)
         return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def _moved(array: Any, order: Sequence[int]) -> Any:
+    return array if list(order) == sorted(order) else array.transpose(order)
+
+
+def _check_shape(path: Path, array: jax.Array, value: Value) -> None:
+    fixed = [size if isinstance(size, int) else "any" for size in value.shape]
+    fits = len(fixed) == array.ndim and all(
+        size in ("any", given) for size, given in zip(fixed, array.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"the input `{path_name(path)}` has {array.ndim} axes, {list(array.shape)}, "
+            f"and the model takes {value.rank}, [{', '.join(map(str, fixed))}]",
+            todo="pass inputs as the PyTorch model takes them",
+        )
+
+
+def _check_returned(arrays: Any, values: Sequence[Value]) -> None:
+    ranks = [value.rank for value in values]
+    is_sequence = isinstance(arrays, (tuple, list))
+    found = [getattr(array, "ndim", None) for array in arrays] if is_sequence else None
+    if found != ranks:
+        shown = type(arrays).__name__ if found is None else f"arrays with {found} axes"
+        raise InputError(
+            f"these are not the module's outputs: {shown}, and it returns arrays with {ranks}",
+            todo="pass what `module.apply` returns, without what `mutable` adds to it; "
+            "`jax.vmap` takes care of an axis that you added",
+        )
 
 
 def flat_arguments(
@@ -146,5 +171,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def to_jax(value: Any) -> jax.Array:
-    """A copy of a tensor or array as a JAX array."""
+    """A tensor or array as a JAX array, which shares no memory with it; a traced one stays."""
+    if isinstance(value, jax.Array):
+        return value
     return jnp.array(to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value))

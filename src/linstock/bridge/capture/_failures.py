@@ -1,0 +1,21 @@
+"""Failures: what an exception of the model's says, and at which line of the model."""
+
+from linstock.bridge.capture._frames import is_library
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that an exception says, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def model_line(error: BaseException) -> str:
+    """The innermost line of the traceback that is the model's."""
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not is_library(file):
+            where = f"{file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
