@@ -277,7 +277,7 @@ def _placeholder_order(forward: inspect.Signature, args: Any, kwargs: Any) -> li
 
 
 def _program(lowered: Lowered) -> Program:
-    program = program_of(lowered.root, Linen.members, Linen.globals | Linen.builtins)
+    program = program_of(lowered.root, Linen.members, Linen.globals | Linen.builtins | Linen.locals)
     check_program(program)
     return program
 

@@ -13,7 +13,7 @@ from linstock.bridge.ir._instance import Instance, SourceClass
 
 def instance_of(module: nn.Module, path: str) -> Instance:
     """The instance that stands for a module at a path of the model."""
-    cls = type(module)
+    cls: Any = type(module)
     names = [*vars(module), *module._modules, *module._parameters]
     public = {name: getattr(module, name, None) for name in names if not name.startswith("_")}
     return Instance(
@@ -31,7 +31,7 @@ def instance_of(module: nn.Module, path: str) -> Instance:
 
 
 @functools.cache
-def source_class(cls: type) -> SourceClass:
+def source_class(cls: Any) -> SourceClass:
     """The class of a module."""
     return SourceClass(cls.__module__, cls.__qualname__, cls)
 

@@ -359,7 +359,11 @@ LITERALS = (bool, int, float, complex, str, Dtype)
 
 
 def literal(value: Any) -> Tree:
-    """The tree of a plain Python value; a tree stays as it is."""
+    """The tree of a plain Python value; a tree stays as it is.
+
+    Raises:
+        TypeError: The value is none of those that an expression can hold.
+    """
     if isinstance(value, Tree):
         return value
     if isinstance(value, (tuple, list)):
@@ -367,6 +371,6 @@ def literal(value: Any) -> Tree:
     if isinstance(value, slice):
         parts = (value.start, value.stop, value.step)
         return Span(*(None if part is None else literal(part) for part in parts))
-    if value is None or value is Ellipsis or isinstance(value, LITERALS):
+    if value is None or value is Ellipsis or type(value) in LITERALS:
         return Const(value)
-    raise TypeError(f"no literal stands for {value!r}, a `{type(value).__name__}`")
+    raise TypeError(f"a `{type(value).__name__}` is no literal: {value!r}")

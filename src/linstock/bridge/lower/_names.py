@@ -8,9 +8,9 @@ class MemberNames:
     """The one owner of the names of a module's submodules and variables.
 
     Invariants: a path of the source has one name for good; two paths, or a path and something
-    invented, never have the same name; every name is of letters, digits and `_` and is left free by the
-    target; what the source's module has as an attribute keeps its name, however early something invented
-    asks for it.
+    invented, never have the same name; every name is of letters, digits and `_` and is left free by
+    the target; what the source's module has as an attribute keeps its name, however early something
+    invented asks for it.
     """
 
     def __init__(self, reserved: frozenset[str], attributes: Iterable[str]) -> None:
