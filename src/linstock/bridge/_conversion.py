@@ -137,6 +137,7 @@ def as_jax(tree: Any) -> Any:
 
     def one(array: Any) -> Any:
         is_cut = array.dtype.name in ("float64", "complex128") and not wide
-        return array if is_cut else jnp.asarray(array)
+        # `jnp.asarray` would compile for each shape.
+        return array if is_cut else jax.device_put(array)
 
     return jax.tree.map(one, tree)

@@ -1,6 +1,7 @@
 """`to_linen`: one call from a torch model to verified Linen source with its weights."""
 
 import contextlib
+import gc
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,7 +79,12 @@ def to_linen(
     args, kwargs = _checked_inputs(args, kwargs)
     report = Report()
     steps = _Steps(report, on_step)
-    with admitted(model, report.notes) as model, _evaluating(model), as_plain(model):
+    with (
+        _older_objects_set_aside(),
+        admitted(model, report.notes) as model,
+        _evaluating(model),
+        as_plain(model),
+    ):
         with steps("capture"):
             args, kwargs = settled_inputs(model, args, kwargs, report.notes)
             captured = capture(model, args, kwargs, sizes="all" if dynamic else "fixed")
@@ -192,6 +198,21 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
                 module.train(mode)
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def _older_objects_set_aside() -> Iterator[None]:
+    """Keeps the garbage collector from going through all that was there before the conversion,
+    which it does again and again while graphs are made, and which takes longer than some steps.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Steps:

@@ -17,6 +17,7 @@ from linstock.bridge.capture._frames import (
     NODE_TAG,
     Frame,
     Recorder,
+    SizeError,
     Watcher,
 )
 from linstock.bridge.capture._functional import functionalize
@@ -67,7 +68,10 @@ def capture(
     """
     notes: list[str] = []
     failure: Exception | None = None
+    given_up: str | None = None
     for attempt in _attempts(model, args, kwargs, sizes):
+        if attempt.note == given_up:
+            continue
         recorder = Recorder(model)
         try:
             with recorder.listening(model), torch.no_grad(), Watcher(), quiet():
@@ -78,6 +82,8 @@ def capture(
             # torch.export raises whatever the model raises under fake tensors; the
             # last one is reported.
             failure = error
+            if isinstance(error, SizeError):  # other relations between the same sizes do not help
+                given_up = attempt.note
             continue
         if failure is not None and attempt.note:
             notes.append(f"{attempt.note}: {first_line(failure)}")
@@ -146,10 +152,10 @@ def _attempts(
         if _is_single_batch(inputs):
             inputs = pytree.tree_map(_doubled, inputs)
         batches = {tensor.shape[0] for tensor in _tensors(inputs)}
-        shared = Dim("batch", min=1) if len(batches) == 1 else Dim.AUTO
-        freest = [(shared, Dim.AUTO, ""), (Dim.AUTO, Dim.AUTO, "")] if sizes == "all" else []
+        firsts = [Dim("batch", min=1), Dim.AUTO] if len(batches) == 1 else [Dim.AUTO]
         batch = "only the batch size is free"
-        for first, rest, note in [*freest, (shared, None, batch), (Dim.AUTO, None, batch)]:
+        freest = [(first, Dim.AUTO, "") for first in firsts] if sizes == "all" else []
+        for first, rest, note in [*freest, *((first, None, batch) for first in firsts)]:
             free = functools.partial(_dynamic_axes, first=first, rest=rest)
             yield _Attempt(inputs, _by_argument(model, pytree.tree_map(free, inputs)), note)
     yield _Attempt((args, kwargs), None, "sizes are fixed to the example's")

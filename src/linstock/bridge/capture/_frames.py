@@ -37,6 +37,8 @@ GIVE_BACK = {
 
 # Arguments that are values of Python and not of the graph.
 PLAIN = (bool, int, float, str)
+# What `Tensor.shape.__get__` is.
+GETTER = types.MethodWrapperType
 
 
 @dataclass(frozen=True)
@@ -186,20 +188,28 @@ class Watcher(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if proxy_tensor.get_proxy_mode() is None:
-            return function(*args, **(kwargs or {}))
-        if function in GIVE_BACK and args:
+        is_getter = type(function) is GETTER
+        if not is_getter and function in GIVE_BACK and args and _is_tracing():
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
-        result = function(*args, **(kwargs or {}))
+        result = function(*args, **kwargs) if kwargs else function(*args)
+        if is_getter and not isinstance(result, torch.Tensor):
+            return result  # `x.shape` and the like, by far the most frequent, make no node
+        mode = proxy_tensor.get_proxy_mode()
+        if mode is None:
+            return result
         if isinstance(result, torch.Tensor):
             _check_sizes(result)
         site = None
-        for node in reversed(Recorder.graph().nodes):
+        for node in reversed(mode.tracer.graph.nodes):
             if SITE_TAG in node.meta or node.op == "placeholder":
                 break
             site = site or _calling_site()
             node.meta[SITE_TAG] = site
         return result
+
+
+def _is_tracing() -> bool:
+    return proxy_tensor.get_proxy_mode() is not None
 
 
 # Operations in a symbolic size beyond which neither the exporter nor a reader can follow it.
@@ -212,8 +222,13 @@ class SizeError(Exception):
 
 def _check_sizes(tensor: torch.Tensor) -> None:
     for size in tensor.shape:
-        if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > LARGEST_SIZE:
+        if isinstance(size, torch.SymInt) and _operations(size.node.expr) > LARGEST_SIZE:
             raise SizeError("sizes depend on the input's in too complicated a way")
+
+
+@functools.lru_cache(maxsize=1024)
+def _operations(expression: Any) -> int:
+    return int(expression.count_ops())
 
 
 def _bound(

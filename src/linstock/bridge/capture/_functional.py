@@ -75,6 +75,17 @@ def _written_arguments(node: Node) -> list[Node]:
     return found
 
 
+class _Later:
+    """The nodes that stand behind a write, without those that carry it on."""
+
+    def __init__(self, write: Node) -> None:
+        self.write = write
+        self.carriers: set[Node] = set()
+
+    def __contains__(self, node: Node) -> bool:
+        return node > self.write and node not in self.carriers
+
+
 class _Writes:
     """Carries writes to whatever shares storage with what is written.
 
@@ -91,7 +102,7 @@ class _Writes:
         """After `new`, it is what `old` holds: for later readers, for what `old` is a view of, and
         for the other views of that.
         """
-        later = _nodes_after(new)
+        later = _Later(new)
         _replace_later_uses(old, new, later)
         last = self.refresh_views(old, new, later, new, skip=new)
         while (source := _view_source(old)) is not None:
@@ -101,15 +112,14 @@ class _Writes:
                 return
             if restored is not new:
                 restored.meta = {**last.meta, "val": source.meta["val"]}
+                later.carriers.add(restored)
                 last = restored
             _replace_later_uses(source, restored, later)
             last = self.refresh_views(source, restored, later, last, skip=old)
             self.values.setdefault(restored, []).append((old, new))
             old, new = source, restored
 
-    def refresh_views(
-        self, source: Node, new: Node, later: set[Node], last: Node, skip: Node
-    ) -> Node:
+    def refresh_views(self, source: Node, new: Node, later: _Later, last: Node, skip: Node) -> Node:
         """Takes the views of `source` anew from `new`, behind `last`; gives the last new node."""
         views = [
             (view, view)
@@ -121,6 +131,7 @@ class _Writes:
                 continue
             with self.graph.inserting_after(last):
                 again = self.graph.node_copy(view, functools.partial(_replaced, view=view, new=new))
+            later.carriers.add(again)
             _replace_later_uses(value, again, later)
             last = self.refresh_views(value, again, later, again, skip=again)
         return last
@@ -130,15 +141,7 @@ def _replaced(node: Node, view: Node, new: Node) -> Node:
     return new if node is view.args[0] else node
 
 
-def _nodes_after(node: Node) -> set[Node]:
-    after = set()
-    while node.next.op != "root":
-        node = node.next
-        after.add(node)
-    return after
-
-
-def _replace_later_uses(old: Node, new: Node, later: set[Node]) -> None:
+def _replace_later_uses(old: Node, new: Node, later: _Later) -> None:
     for user in list(old.users):
         if user in later and user is not new:
             user.replace_input_with(old, new)

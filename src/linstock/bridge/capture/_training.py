@@ -1,7 +1,8 @@
 """Training: which dropout rates a model uses in training that its eval mode does not show.
 
 Functions are often called with a rate of zero in eval mode (`dropout_p=self.p if self.training else
-0.0`), so that the captured graph has lost it. One eager forward of a copy in train mode tells.
+0.0`), so that the captured graph has lost it. One forward of a copy in train mode tells, with
+tensors that have shapes and no values where that is enough.
 """
 
 import copy
@@ -9,8 +10,10 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 # (path of the module, name of the operation, how many of its kind came before in that module) ->
 # rate
@@ -40,13 +43,31 @@ def training_rates(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[s
     Raises:
         Exception: Whatever the model raises in train mode.
     """
-    twin = copy.deepcopy(model).train()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
+            tensors = [*model.parameters(), *model.buffers()]
+            memo = {id(tensor): fakes.from_tensor(tensor) for tensor in tensors}
+            return _recorded(copy.deepcopy(model, memo), *_as_fakes((args, kwargs), fakes))
+    except Exception:
+        # What depends on values does not run without them.
+        return _recorded(*copy.deepcopy((model, args, kwargs)))
+
+
+def _as_fakes(inputs: Any, fakes: FakeTensorMode) -> Any:
+    def one(leaf: Any) -> Any:
+        return fakes.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf)
+
+    return pytree.tree_map(one, inputs)
+
+
+def _recorded(twin: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rates:
+    twin.train()
     recorder = _Recorder()
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(lambda *_, path=path: recorder.path.append(path))
         module.register_forward_hook(lambda *_: recorder.path.pop() and None)
     with torch.random.fork_rng(), torch.no_grad(), recorder:
-        twin(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        twin(*args, **kwargs)
     return recorder.rates
 
 

@@ -1,15 +1,25 @@
-"""Loops: statements that repeat with other names and numbers become a `for`."""
+"""Loops: statements that repeat with other names and numbers become a `for`.
 
-import re
+Which loops there may be is found in time linear in the number of statements: statements are
+compared by a number for their shape, a loop grows turn by turn, and no loop begins inside a longer
+one of the same period unless that one ends or becomes dearer there.
+"""
+
+import itertools
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from linstock.bridge.emit._columns import Column, Kind
 from linstock.bridge.emit._lines import Assign, For, If, Line
 from linstock.bridge.ir._holes import contexts, filled, holes, skeleton
-from linstock.bridge.ir._tree import Const, FString, IfElse, Name, Op, Seq, Tree, call
+from linstock.bridge.ir._tree import Const, Name, Seq, Tree, call
 
 LONGEST_PERIOD = 4
 COUNTERS = ("i", "j", "k", "index")
+# What a reader pays for a loop's head, for a value that depends on the turn, and for a table of
+# such values.
+HEAD, VARIED, TABLE = 0.9, 0.7, 1.0
 
 
 def roll(lines: Sequence[Line], taken: Collection[str] = ()) -> list[Line]:
@@ -23,92 +33,252 @@ def roll(lines: Sequence[Line], taken: Collection[str] = ()) -> list[Line]:
         If(line.test, tuple(roll(line.body, taken))) if isinstance(line, If) else line
         for line in lines
     ]
-    cost = [0.0] * (len(lines) + 1)
-    choice: list[tuple[Line, int]] = [(line, 1) for line in lines]
-    for at in reversed(range(len(lines))):
-        cost[at] = 1 + cost[at + 1]
-        for loop, count, price in _loops_at(lines, at, taken):
-            if price + cost[at + count] < cost[at]:
-                cost[at] = price + cost[at + count]
-                choice[at] = (loop, count)
+    counter = next((name for name in COUNTERS if name not in taken), None)
+    if counter is None:
+        return lines
+    shapes = _Shapes(lines)
+    chosen = _cheapest(len(lines), _ranges(shapes))
     rolled: list[Line] = []
     at = 0
     while at < len(lines):
-        line, count = choice[at]
-        rolled.append(line)
-        at += count
+        found = chosen[at]
+        rolled.append(lines[at] if found is None else _loop(lines, shapes, found, counter, taken))
+        at += 1 if found is None else found.turns * found.period
     return rolled
 
 
-def _loops_at(
-    lines: Sequence[Line], at: int, taken: Collection[str]
-) -> Iterator[tuple[For, int, float]]:
-    """Every loop that may start at a line, how many lines it stands for, and how much there is to
-    read in it.
+@dataclass(frozen=True)
+class _Range:
+    """Lines that one loop may stand for.
+
+    Attributes:
+        start: The first line.
+        period: How many lines are a turn.
+        turns: How many turns there are.
+        price: How much there would be to read.
+        is_even: Whether every table lists distinct values: repeated ones say that the loop is not
+            the author's.
+        is_first_odd: Whether a value differs in the first turn only.
     """
+
+    start: int
+    period: int
+    turns: int
+    price: float
+    is_even: bool
+    is_first_odd: bool
+
+
+def _cheapest(count: int, ranges: Sequence[_Range]) -> list[_Range | None]:
+    """For each line the loop to write from there, or None to write the line."""
+    cost = [0.0] * (count + 1)
+    chosen: list[_Range | None] = [None] * count
+    starting: dict[int, list[_Range]] = {}
+    for found in sorted(ranges, key=lambda r: (r.period, r.turns)):
+        starting.setdefault(found.start, []).append(found)
+    for at in reversed(range(count)):
+        cost[at] = 1 + cost[at + 1]
+        for found in starting.get(at, ()):
+            price = found.price + cost[at + found.turns * found.period]
+            if price < cost[at]:
+                cost[at], chosen[at] = price, found
+    return chosen
+
+
+# ---- what may be a loop
+
+
+class _Shapes:
+    """What is known of each line.
+
+    Attributes:
+        number: Equal for two lines exactly if they may be turns of one loop; None where a line may
+            not be in any.
+        holes: The values that may depend on the turn.
+    """
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        numbers: dict[Any, int] = {}
+        self.number: list[int | None] = []
+        self.holes: list[list[Any]] = []
+        for line in lines:
+            found = [hole.value for hole in holes(line.value)] if isinstance(line, Assign) else []
+            self.holes.append(found)
+            if isinstance(line, Assign) and len(found) == sum(1 for _ in contexts(line.value)):
+                shape = (line.targets, skeleton(line.value))
+                self.number.append(numbers.setdefault(shape, len(numbers)))
+            else:
+                self.number.append(None)
+
+    def most_turns(self, period: int) -> list[int]:
+        """How many turns a loop of this period has at most, from each line."""
+        alike = [0] * (len(self.number) + 1)
+        for at in reversed(range(len(self.number) - period)):
+            same = self.number[at] is not None and self.number[at] == self.number[at + period]
+            alike[at] = alike[at + 1] + 1 if same else 0
+        return [1 + count // period for count in alike]
+
+
+def _ranges(shapes: _Shapes) -> list[_Range]:
+    found: list[_Range] = []
     for period in range(1, LONGEST_PERIOD + 1):
-        shape = [_shape(line) for line in lines[at : at + period]]
-        if None in shape or len(shape) < period:
+        most = shapes.most_turns(period)
+        starts = [
+            at
+            for at, turns in enumerate(most)
+            if turns > 1 and (at < period or most[at - period] == 1)
+        ]
+        known: set[int] = set()
+        even_starts: list[int] = []
+        for start in _until_empty(starts, known):
+            grown = list(_growing(shapes, start, period, most[start]))
+            found.extend(grown)
+            if len(grown) + 1 < most[start]:
+                starts.extend(_after(start, period, grown))
+            even = list(itertools.takewhile(lambda loop: loop.is_even, grown))
+            if len(even) < len(grown):
+                even_starts.extend(_after(start, period, even))
+            if _is_first_odd(grown):
+                even_starts.append(start + period)
+        found.extend(_even_ranges(shapes, period, most, even_starts, known))
+    return found
+
+
+def _even_ranges(
+    shapes: _Shapes, period: int, most: list[int], starts: list[int], known: set[int]
+) -> Iterator[_Range]:
+    """The parts of dear loops that are cheap loops by themselves."""
+    for start in _until_empty(starts, known):
+        growing = _growing(shapes, start, period, most[start])
+        grown = list(itertools.takewhile(lambda loop: loop.is_even, growing))
+        yield from grown
+        if len(grown) + 1 < most[start]:
+            starts.extend(_after(start, period, grown))
+        if _is_first_odd(grown):
+            starts.append(start + period)
+
+
+def _until_empty(starts: list[int], known: set[int]) -> Iterator[int]:
+    """Each of the starts once, also those that are added meanwhile."""
+    while starts:
+        start = starts.pop()
+        if start not in known:
+            known.add(start)
+            yield start
+
+
+def _after(start: int, period: int, grown: Sequence[_Range]) -> list[int]:
+    """Where to begin anew when a loop ends: with its last turn, and behind it."""
+    last = start + len(grown) * period
+    return [last, last + period] if grown else [last + period]
+
+
+def _is_first_odd(grown: Sequence[_Range]) -> bool:
+    return len(grown) > 1 and grown[1].is_first_odd
+
+
+def _growing(shapes: _Shapes, start: int, period: int, most: int) -> Iterator[_Range]:
+    """The loops of two turns and more from a line."""
+    turns = _Turns(shapes, start, period)
+    while turns.count < most:
+        turns.add()
+        if not all(column.is_writable for column in turns.columns):
             return
-        count = 1
-        while [
-            _shape(line) for line in lines[at + count * period : at + (count + 1) * period]
-        ] == shape:
-            count += 1
-        for turns in range(2, count + 1):
-            made = _loop(
-                [lines[at + i * period : at + (i + 1) * period] for i in range(turns)], taken
-            )
-            if made is not None:
-                loop, price = made
-                yield loop, turns * period, price
+        yield turns.range()
 
 
-def _shape(line: Line) -> Any:
-    """What has to agree between turns of a loop."""
-    return (line.targets, skeleton(line.value)) if isinstance(line, Assign) else None
+class _Turns:
+    """The turns of a loop, one after the other.
 
-
-# What a reader pays for a loop's head, for a value that depends on the turn, and for a table of
-# such values.
-HEAD, VARIED, TABLE = 0.9, 0.7, 1.0
-
-
-def _loop(turns: Sequence[Sequence[Line]], taken: Collection[str]) -> tuple[For, float] | None:
-    """One loop over turns of the same shape with its price, or None where there is no way to write
-    it.
+    Attributes:
+        count: How many there are.
+        columns: The values of each hole.
     """
-    counter = next((name for name in COUNTERS if name not in taken), None)
-    if counter is None:
-        return None
-    trees = [[line.value for line in turn if isinstance(line, Assign)] for turn in turns]
-    rows = [[holes(tree) for tree in turn] for turn in trees]
-    start = _first_number(rows)
-    tables: dict[str, list[Any]] = {}
+
+    def __init__(self, shapes: _Shapes, start: int, period: int) -> None:
+        self.shapes, self.start, self.period = shapes, start, period
+        self.count = 1
+        self.columns = [Column(value) for value in self._values(0)]
+        self._keys: dict[Any, int] = {}
+
+    def _values(self, turn: int) -> list[Any]:
+        first = self.start + turn * self.period
+        return [value for line in self.shapes.holes[first : first + self.period] for value in line]
+
+    def add(self) -> None:
+        """One turn more."""
+        for column, value in zip(self.columns, self._values(self.count), strict=True):
+            column.add(value, self._keys)
+        self.count += 1
+
+    @property
+    def counter_start(self) -> int:
+        """Where the counter starts: at the number in the first name that counts up."""
+        return next((c.number for c in self.columns if c.number is not None), 0)
+
+    def range(self) -> _Range:
+        """The loop of these turns."""
+        start = self.counter_start
+        kinds = [column.kind(start) for column in self.columns]
+        varied = sum(kind not in (Kind.SAME, Kind.NAME) for kind in kinds)
+        tables = {
+            column.key: column.is_distinct
+            for column, kind in zip(self.columns, kinds, strict=True)
+            if kind is Kind.TABLE
+        }
+        listed = sum(1.0 if is_distinct else 2.0 for is_distinct in tables.values())
+        price = HEAD + self.period + VARIED * varied + TABLE * listed
+        is_first_odd = Kind.FIRST in kinds or Kind.FIRST_ELSE in kinds
+        even = all(tables.values())
+        return _Range(self.start, self.period, self.count, price, even, is_first_odd)
+
+
+# ---- writing a loop
+
+
+def _loop(
+    lines: Sequence[Line], shapes: _Shapes, found: _Range, counter: str, taken: Collection[str]
+) -> For:
+    turns = _Turns(shapes, found.start, found.period)
+    while turns.count < found.turns:
+        turns.add()
+    start = turns.counter_start
+    columns = iter(turns.columns)
+    tables = _Tables({*taken, counter})
     body: list[Line] = []
-    varied = 0
-    for position, line in enumerate(turns[0]):
+    for line in lines[found.start : found.start + found.period]:
         assert isinstance(line, Assign)
         values: list[Tree] = []
-        for hole, context in enumerate(contexts(line.value)):
-            column = [row[position][hole].value for row in rows]
-            made, is_varied = _expression(column, counter, start, tables, context.setting, taken)
-            if made is None:
-                return None
-            varied += is_varied
-            values.append(made)
+        for context in contexts(line.value):
+            column = next(columns)
+            is_table = column.kind(start) is Kind.TABLE
+            values.append(
+                tables.entry(column, context.setting)
+                if is_table
+                else column.expression(counter, start)
+            )
         body.append(Assign(line.targets, filled(line.value, values), line.origin))
-    target, source = _head(counter, start, len(turns), tables)
-    return For(target, source, tuple(body)), HEAD + len(
-        body
-    ) + VARIED * varied + TABLE * _table_cost(tables)
+    target, source = _head(counter, start, found.turns, tables.values)
+    return For(target, source, tuple(body))
 
 
-def _table_cost(tables: dict[str, list[Any]]) -> float:
-    """Lists of distinct values read well; repeated ones say that the loop is not the author's."""
-    return sum(
-        1.0 if len({repr(v) for v in column}) == len(column) else 2.0 for column in tables.values()
-    )
+class _Tables:
+    """The lists in a loop's head, by the names that their entries have in the body."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self.taken = taken
+        self.values: dict[str, list[Any]] = {}
+        self._name_of: dict[Any, str] = {}
+
+    def entry(self, column: Column, setting: str) -> Tree:
+        """The name of a column's entry, named after the setting that it is for."""
+        if column.key not in self._name_of:
+            name, number = setting, 2
+            while name in self.values or name in self.taken:
+                name, number = f"{setting}_{number}", number + 1
+            self.values[name] = column.values
+            self._name_of[column.key] = name
+        return Name(self._name_of[column.key])
 
 
 def _head(counter: str, start: int, count: int, tables: dict[str, list[Any]]) -> tuple[str, Tree]:
@@ -121,82 +291,3 @@ def _head(counter: str, start: int, count: int, tables: dict[str, list[Any]]) ->
     return f"{counter}, {target}", call(
         "enumerate", Seq(items), **({"start": start} if start else {})
     )
-
-
-def _first_number(rows: list[list[list[Const]]]) -> int:
-    """Where the counter starts: at the number in the names of the first turn that counts up."""
-    for position in range(len(rows[0])):
-        for hole in range(len(rows[0][position])):
-            column = [row[position][hole].value for row in rows]
-            if isinstance(column[0], str):
-                moving = _moving_number(column)
-                if moving is not None:
-                    return moving[1][0]
-    return 0
-
-
-def _expression(
-    column: list[Any],
-    counter: str,
-    start: int,
-    tables: dict[str, list[Any]],
-    setting: str,
-    taken: Collection[str],
-) -> tuple[Tree | None, bool]:
-    """A value as the turns of the loop have it, and whether it varies in another way than by being
-    counted.
-    """
-    if all(repr(value) == repr(column[0]) for value in column):
-        return Const(column[0]), False
-    if isinstance(column[0], str):
-        return _counted(column, counter, start), False
-    first = Op("==", (Name(counter), Const(start)))
-    if all(isinstance(value, bool) for value in column):
-        if column == [True] + [False] * (len(column) - 1):
-            return first, True
-        if column == [False] + [True] * (len(column) - 1):
-            return Op(">", (Name(counter), Const(start))), True
-    if all(type(value) is int for value in column) and column == list(
-        range(start, start + len(column))
-    ):
-        return Name(counter), True
-    if len({repr(value) for value in column[1:]}) == 1:
-        return IfElse(first, Const(column[0]), Const(column[1])), True
-    for name, known in tables.items():
-        if known == column:
-            return Name(name), True
-    name, number = setting, 2
-    while name in tables or name in taken:
-        name, number = f"{setting}_{number}", number + 1
-    tables[name] = column
-    return Name(name), True
-
-
-def _counted(column: list[Any], counter: str, start: int) -> Tree | None:
-    """Names that differ in one number which counts up, as an f-string."""
-    moving = _moving_number(column)
-    if moving is None:
-        return None
-    (before, after), numbers = moving
-    offset = numbers[0] - start
-    number: Tree = Name(counter)
-    if offset:
-        number = Op("+" if offset > 0 else "-", (number, Const(abs(offset))))
-    return FString(tuple(p for p in (Const(before), number, Const(after)) if p != Const("")))
-
-
-def _moving_number(column: list[Any]) -> tuple[tuple[str, str], list[int]] | None:
-    """The text around the one number in which names differ, and the numbers, if they count up by
-    one.
-    """
-    split = [re.split(r"(\d+)", str(name)) for name in column]
-    if len({len(parts) for parts in split}) != 1:
-        return None
-    moving = [i for i in range(len(split[0])) if len({parts[i] for parts in split}) > 1]
-    if len(moving) != 1 or not all(parts[moving[0]].isdigit() for parts in split):
-        return None
-    (at,) = moving
-    numbers = [int(parts[at]) for parts in split]
-    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        return None
-    return ("".join(split[0][:at]), "".join(split[0][at + 1 :])), numbers

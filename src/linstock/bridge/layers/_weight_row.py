@@ -82,7 +82,7 @@ class WeightRow:
         """The variable that the torch tensor becomes, or the tensors, one for each source."""
         arrays = [move_to_linen(self.moves, tensor) for tensor in tensors]
         array = arrays[0] if self.stack is None else self.stack.to_linen(arrays)
-        return array.copy(order="C")
+        return _in_rows(array)
 
     def to_torch(self, variable: Array, whole: Array | None = None) -> Array:
         """The torch tensor that a variable goes back to; of a stacked one, the first.
@@ -100,3 +100,12 @@ class WeightRow:
         arrays = [variable] if self.stack is None else self.stack.to_torch(variable)
         wholes = wholes or [None] * len(arrays)
         return [move_to_torch(self.moves, *pair) for pair in zip(arrays, wholes, strict=False)]
+
+
+def _in_rows(array: Array) -> Array:
+    """A copy in C order; PyTorch turns a matrix several times as fast as NumPy does."""
+    if array.ndim != 2 or array.flags.c_contiguous or array.itemsize > 8:
+        return array.copy(order="C")
+    bits = torch.from_numpy(array.view(f"i{array.itemsize}"))
+    copied: Array = bits.clone(memory_format=torch.contiguous_format).numpy()
+    return copied.view(array.dtype)

@@ -49,7 +49,7 @@ class WeightMap:
         variables: dict[str, Any] = {}
         for row in self.rows:
             found = [_first_present(names, row, state_dict, self.fixed) for names in row.sources]
-            _put(variables, row.flax, row.to_flax(*(to_numpy(tensor) for tensor in found)))
+            _put(variables, row.flax, row.to_flax(*map(_seen_by_numpy, found)))
         return variables
 
     def to_torch(self, variables: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -84,12 +84,17 @@ class WeightMap:
 
 def to_numpy(tensor: torch.Tensor) -> Array:
     """A copy of a torch tensor; bfloat16 goes through its bits."""
+    return _seen_by_numpy(tensor).copy()
+
+
+def _seen_by_numpy(tensor: torch.Tensor) -> Array:
+    """The tensor's own memory as an array, where it is on the CPU."""
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes
 
-        return tensor.view(torch.int16).numpy().copy().view(ml_dtypes.bfloat16)
-    return tensor.numpy().copy()
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def to_tensor(array: Any) -> torch.Tensor:
