@@ -50,7 +50,9 @@ class Column:
         self._is_same &= written in self._seen and len(self._seen) == 1
         self._is_tail_same &= len(self.values) == 1 or written == repr(self.values[-1])
         self._is_bool &= isinstance(value, bool)
-        self._is_counting &= type(value) is int and value == self.values[0] + len(self.values)
+        self._is_counting &= type(value) is type(self.values[0]) is int and value == self.values[
+            0
+        ] + len(self.values)
         self.is_distinct &= written not in self._seen
         self._seen.add(written)
         self.key = keys.setdefault((self.key, written), len(keys))
