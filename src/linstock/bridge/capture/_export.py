@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import CaptureError
+from linstock.bridge.capture._dtypes import shape_of
 from linstock.bridge.capture._failures import first_line, model_line
 from linstock.bridge.capture._frames import (
     FRAME_TAG,
@@ -22,6 +23,7 @@ from linstock.bridge.capture._frames import (
 )
 from linstock.bridge.capture._functional import functionalize
 from linstock.bridge.capture._quiet import quiet
+from linstock.bridge.capture._regions import inline_regions
 from linstock.bridge.capture._training import Rates, needs_training_rates, training_rates
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -78,6 +80,7 @@ def capture(
                 program = torch.export.export(
                     model, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
                 )
+            _check_takes(program, (args, kwargs))
         except Exception as error:
             # torch.export raises whatever the model raises under fake tensors; the
             # last one is reported.
@@ -87,6 +90,7 @@ def capture(
             continue
         if failure is not None and attempt.note:
             notes.append(f"{attempt.note}: {first_line(failure)}")
+        inline_regions(program)
         node_of_tag = {
             node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
         }
@@ -104,6 +108,23 @@ def capture(
         todo="convert a submodule that does not contain that line, or rewrite the line with torch "
         "operations",
     ) from failure
+
+
+def _check_takes(program: ExportedProgram, inputs: Inputs) -> None:
+    """Holds the sizes that the exporter fixed against those of the user's own example.
+
+    Raises:
+        SizeError: The program does not take the example, whose batch of one was doubled.
+    """
+    value_of = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    leaves = pytree.tree_leaves(inputs)
+    for name, leaf in zip(program.graph_signature.user_inputs, leaves, strict=True):
+        value = value_of.get(str(name))
+        if not isinstance(value, torch.Tensor) or not isinstance(leaf, torch.Tensor):
+            continue
+        for size, own in zip(shape_of(value), leaf.shape, strict=True):
+            if isinstance(size, int) and size != own:
+                raise SizeError(f"torch.export fixes a size of `{name}` to {size}")
 
 
 def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[str]:

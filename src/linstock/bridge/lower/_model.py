@@ -44,6 +44,7 @@ class Model:
     _rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     _instances: dict[str, Instance] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
+    _places: dict[type, set[int]] = field(default_factory=dict)
     _tensor_names: dict[str, list[str]] = field(default_factory=dict)
 
     def instance_of(self, frame: Frame) -> Instance:
@@ -79,6 +80,30 @@ class Model:
         ]
         rank = {node: i for i, node in enumerate(frame.outputs)}
         return sorted(used, key=lambda node: rank.get(node, len(rank)))
+
+    def results_of(self, frame: Frame) -> list[Node]:
+        """The nodes that a call to a class gives back: those that something outside reads, and
+        those that stand at a place which another call of the class has a reader for.
+        """
+        escaping = self.escaping(frame)
+        places = self._places_read(type(frame.module))
+        inside = set(self.nodes_inside(frame))
+        others = [
+            node
+            for place, node in enumerate(frame.outputs)
+            if place in places and node in inside and node not in escaping and not is_size(node)
+        ]
+        rank = {node: i for i, node in enumerate(frame.outputs)}
+        return sorted([*escaping, *others], key=lambda node: rank.get(node, len(rank)))
+
+    def _places_read(self, cls: type) -> set[int]:
+        """Places in the result of a class that something reads, in any call of it."""
+        if not self._places:
+            for frame in self.events:
+                places = self._places.setdefault(type(frame.module), set())
+                found = (frame.place_of(node) for node in self.escaping(frame))
+                places.update(place for place in found if place is not None)
+        return self._places.get(cls, set())
 
     def nodes_inside(self, frame: Frame) -> Iterator[Node]:
         """All nodes of a call, those of the calls inside it too."""

@@ -226,7 +226,7 @@ class FrameLowering:
         """Lowers a call to a module class of its own."""
         if not self._contains(frame):
             raise LoweringError("the module is called from a module that does not contain it")
-        outputs = self.model.escaping(frame)
+        outputs = self.model.results_of(frame)
         if not outputs:
             return
         name = self._local_name(frame)
