@@ -10,6 +10,7 @@ from linstock.bridge.emit._linemap import line_map
 from linstock.bridge.emit._lines import (
     Assign,
     For,
+    Function,
     If,
     Line,
     Method,
@@ -160,6 +161,9 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
             case If(test, body):
                 check_names([test], bound, where)
                 _check_block(body, set(bound), where)
+            case Function(name, params, body):
+                _check_block(body, bound | set(params), where)
+                bound.add(name)
             case For(target, source, body):
                 check_names([source], bound, where)
                 names = set(re.findall(r"\w+", target))

@@ -30,5 +30,5 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a body and of the branches and loops in it, as they are written."""
     for node in body:
         yield node
-        if isinstance(node, (ast.If, ast.For)):
+        if isinstance(node, (ast.If, ast.For, ast.FunctionDef)):
             yield from _statements(node.body)

@@ -42,7 +42,16 @@ class Return:
     origin: Origin | None = field(default=None, compare=False)
 
 
-Line = Assign | If | For | Return
+@dataclass(frozen=True)
+class Function:
+    """`def name(params):`."""
+
+    name: str
+    params: tuple[str, ...]
+    body: tuple["Line", ...]
+
+
+Line = Assign | If | For | Return | Function
 
 
 @dataclass
@@ -65,8 +74,10 @@ def names_assigned(lines: Iterable[Line]) -> Iterator[str]:
     for line in lines:
         if isinstance(line, Assign):
             yield from line.targets
-        elif isinstance(line, (If, For)):
+        elif isinstance(line, (If, For, Function)):
             yield from names_assigned(line.body)
+            if isinstance(line, Function):
+                yield from (line.name, *line.params)
 
 
 def origins(lines: Iterable[Line]) -> Iterator[Origin | None]:
@@ -90,6 +101,10 @@ def printed(lines: Iterable[Line], printer: Printer) -> Iterator[str]:
             case If(test, body):
                 yield f"if {printer.text(test)}:"
                 yield from (f"    {inner}" for inner in printed(body, printer))
+            case Function(name, params, body):
+                yield f"def {name}({', '.join(params)}):"
+                yield from (f"    {inner}" for inner in printed(body, printer))
+                yield ""
             case For(target, source, body):
                 yield f"for {target} in {printer.text(source)}:"
                 yield from (f"    {inner}" for inner in printed(body, printer))

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from linstock.bridge.emit._lines import Assign, If, Line, Method, Return
+from linstock.bridge.emit._lines import Assign, Function, If, Line, Method, Return
 from linstock.bridge.emit._namespace import Namespace
 from linstock.bridge.emit._nesting import Nesting, is_layer, value_refs
 from linstock.bridge.ir._body import Step
@@ -13,8 +13,10 @@ from linstock.bridge.ir._tree import (
     Call,
     Const,
     Construct,
+    Def,
     Dim,
     Index,
+    Local,
     Member,
     Name,
     Owner,
@@ -227,6 +229,8 @@ class _Namer:
                     return Name(self._current_name(part))
                 case Dim():
                     return self._size(part)
+                case Def():
+                    return Name(self._defined(part, position))
                 case Member(owner):
                     name = self.names.fixed(owner)
                     assert name is not None, f"{owner} is read before it is made"
@@ -254,6 +258,34 @@ class _Namer:
         """Whether the name holds what stands for a value where a branch is not taken."""
         holder = self.names.holder(name)
         return any(other == ref and taken == holder for taken, other in self.other_name.items())
+
+    def _defined(self, made: Def, position: int) -> str:
+        """Writes a function in front of the statement that uses it; its name from then on.
+
+        Nothing else in the method has the name of a parameter or local of it, so that it reads what
+        it means to.
+        """
+        local = {
+            name: self._name_for_good(f"{made.name}.{name}", name)
+            for name in (*made.params, *(name for name, _ in made.body))
+        }
+
+        def inside(tree: Tree) -> Tree:
+            names = rewrite(tree, lambda p: Name(local[p.name]) if isinstance(p, Local) else None)
+            return self._written(names, position)
+
+        body: list[Line] = [Assign((local[name],), inside(tree)) for name, tree in made.body]
+        body.append(Return(inside(made.result)))
+        name = self._name_for_good(made.name, made.name)
+        params = tuple(local[param] for param in made.params)
+        self.lines.append(Function(name, params, tuple(body)))
+        return name
+
+    def _name_for_good(self, what: str, wanted: str) -> str:
+        name = self.names.clean(wanted) or "value"
+        while self.names.is_fixed(name) or self.names.holder(name) is not None:
+            name += "_"
+        return self.names.fix(f"{what} {len(self.lines)}", name)
 
     def _hoisted(self, made: Construct, position: int) -> str:
         """Makes a submodule once, before any branch; its name from then on."""

@@ -10,6 +10,7 @@ from linstock.bridge.ir._tree import (
     Call,
     Construct,
     Declaration,
+    Def,
     Dim,
     Field,
     Member,
@@ -129,6 +130,7 @@ class Nesting:
                 or placed.key in self._forced
                 or placed.key in chosen
                 or placed.step.is_tuple
+                or any(isinstance(part, Def) for part in walk(tree))
                 or self._makes_often(tree)
             ):
                 continue
@@ -186,7 +188,9 @@ def _width(tree: Tree) -> int:
     """How long the text of an expression is."""
 
     def change(part: Tree) -> Tree | None:
-        return Name(part.owner.path or part.owner.invented) if isinstance(part, Member) else None
+        if isinstance(part, Member):
+            return Name(part.owner.path or part.owner.invented)
+        return Name(part.name) if isinstance(part, Def) else None
 
     return len(text(rewrite(tree, change)))
 

@@ -187,6 +187,30 @@ class Lambda(Tree):
 
 
 @dataclass(frozen=True)
+class Local(Tree):
+    """A parameter of the function around it, or one of the names that it gives."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Def(Tree):
+    """A function of its own, such as the step of a scan; it may read the values of the body.
+
+    Attributes:
+        name: Its name, as far as it is free.
+        params: Its parameters.
+        body: The names that it gives, with their values, in order.
+        result: What it returns.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    body: tuple[tuple[str, Tree], ...]
+    result: Tree
+
+
+@dataclass(frozen=True)
 class Owner:
     """Whom a submodule stands for, seen from the module that it is in.
 
