@@ -1,9 +1,13 @@
 """Capture: the exported program, the tree of module calls, and what had to be given up."""
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from linstock.bridge import UnsupportedError, to_linen
 from linstock.bridge.capture._export import SIZES, capture
 
 
@@ -252,3 +256,65 @@ def test_rates_of_functional_dropout_are_read_in_train_mode():
 
     found = captured(Attention(), torch.randn(2, 2, 3, 4))
     assert found.training_rates == {("", "scaled_dot_product_attention", 0): 0.2}
+
+
+# ---- regions, and sizes that the exporter fixes
+
+
+class Region(nn.Module):
+    """Computes a part under another mode, as rotary embeddings and linear attention do."""
+
+    def __init__(self, region):
+        super().__init__()
+        self.region = region
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.fc(x)
+        with self.region():
+            y = torch.tanh(x.float()) * 2
+            z = y + 1
+        return x * y - z
+
+
+REGIONS = {
+    "no_grad": torch.no_grad,
+    "autocast off": lambda: torch.autocast("cpu", enabled=False),
+    "one in another": lambda: _both(),
+}
+
+
+@contextlib.contextmanager
+def _both():
+    with torch.autocast("cpu", enabled=False), torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_what_a_region_computes_is_part_of_the_graph(name, convert):
+    convert(Region(REGIONS[name]), torch.randn(3, 4))
+
+
+def test_a_region_whose_casts_are_not_in_the_graph_is_refused():
+    with pytest.raises(UnsupportedError, match="autocast"):
+        to_linen(Region(lambda: torch.autocast("cpu", torch.bfloat16)).eval(), (torch.randn(3, 4),))
+
+
+class Single(nn.Module):
+    """Has a buffer of one row for each entry of its batch, which fixes the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(8, 4))
+
+    def forward(self, x):
+        rows = self.table[: x.shape[0]]
+        return x * rows if x.shape[0] == 1 or x.shape[0] == 2 else x
+
+
+def test_a_conversion_takes_the_users_own_example():
+    x = torch.randn(1, 4)
+    model = Single().eval()
+    conversion = to_linen(model, (x,))
+    assert conversion.report.ok, str(conversion.report)
+    np.testing.assert_allclose(conversion(x), model(x), atol=1e-6)
