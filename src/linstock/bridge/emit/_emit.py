@@ -96,7 +96,7 @@ def emit(
             the names of its arguments.
     """
     printer = Printer()
-    reserved = target.locals | {cls.name for cls in program.classes}
+    reserved = target.locals | target.builtins | {cls.name for cls in program.classes}
     written = [_Written(cls, target, printer, reserved) for cls in program.classes]
     blocks = list(_texts(written))
     root = written[-1]

@@ -49,7 +49,7 @@ class Linen:
 
     # Names that a submodule, a variable or a field cannot have.
     members = frozenset({*dir(Module), "name", "parent", "scope", "params"})
-    # Names that a class cannot have, and a local only if it is no builtin.
+    # Names that neither a class nor a local can have.
     globals = frozenset({"jax", "jnp", "nn", "partial"})
     builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
     locals = frozenset({"jnp", "jax", "nn", "self", "train", "partial"})
@@ -123,10 +123,13 @@ class Linen:
 
 def _signature(cls: ModuleClass, method: Method, printer: Printer) -> Iterator[str]:
     yield "self"
-    for key, name in zip(cls.args, method.args, strict=True):
-        yield f"{name}=None" if key in cls.optional else name
+    named = dict(zip(cls.args, method.args, strict=True))
+    yield from (name for key, name in named.items() if key not in cls.optional)
+    yield from (option.name for option in cls.options if not option.has_default)
+    yield from (f"{named[key]}=None" for key in cls.optional)
     for option in cls.options:
-        yield f"{option.name}={printer.text(literal(option.default))}"
+        if option.has_default:
+            yield f"{option.name}={printer.text(literal(option.default))}"
     if cls.uses_train:
         yield "train: bool = False"
 
