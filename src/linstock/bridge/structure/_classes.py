@@ -44,13 +44,17 @@ from linstock.bridge.structure._prepared import Prepared, occurrences, prepare
 from linstock.bridge.structure._variants import Variant, find_variants
 
 
-def program_of(root: Body, reserved: frozenset[str], taken: frozenset[str]) -> Program:
+def program_of(
+    root: Body, reserved: frozenset[str], taken: frozenset[str], *, reads_sizes: bool = True
+) -> Program:
     """The classes that a model needs, those that others use first.
 
     Args:
         root: The model's own call.
         reserved: Names that the target leaves to no field.
         taken: Names that the target leaves to no class.
+        reads_sizes: Whether the target makes a submodule where it is called, so that its settings
+            may be sizes of what the method is given.
     """
     made: list[ModuleClass] = []
     class_of: dict[int, ModuleClass] = {}
@@ -59,7 +63,9 @@ def program_of(root: Body, reserved: frozenset[str], taken: frozenset[str]) -> P
     for bodies in group_bodies(root):
         prepared = [prepare(body, class_of, is_root=body is root) for body in bodies]
         for variants in _shared(find_variants(prepared)):
-            made.append(_Building(variants, names, by_name, reserved, taken).module_class())
+            made.append(
+                _Building(variants, names, by_name, reserved, taken, reads_sizes).module_class()
+            )
             by_name[made[-1].name] = made[-1]
             class_of.update((id(body), made[-1]) for body in made[-1].bodies)
     return Program(made)
@@ -90,7 +96,9 @@ class _Building:
         classes: Mapping[str, ModuleClass],
         reserved: frozenset[str],
         taken: frozenset[str],
+        reads_sizes: bool,
     ) -> None:
+        self.has_sizes = reads_sizes and len(variants) == 1
         self.variants = variants
         self.names = names
         self.classes = classes
@@ -141,7 +149,7 @@ class _Building:
             list(self.signature.args.values()),
             self.solver.options,
             self.solver.barred,
-            has_sizes=len(self.variants) == 1,
+            has_sizes=self.has_sizes,
         )
 
     def _declared(self) -> dict[Place, list[Any]]:

@@ -22,9 +22,6 @@ from linstock.bridge.ir._tree import (
 )
 from linstock.bridge.structure._calls import Calls
 
-# Names that mean something else in a method.
-RESERVED = {"train", "params", "training"}
-
 
 class Solver:
     """Finds an expression for each constant of a class: a literal, a field, an argument, or a size
@@ -55,8 +52,8 @@ class Solver:
         self.fields: dict[str, ClassField] = {}
         self.options: dict[str, Option] = {}
         self._members = members
-        self._reserved = RESERVED | reserved
-        self.barred = RESERVED | taken
+        self._reserved = reserved
+        self.barred = taken
         self._declared = declared or {}
         self._flags: list[ClassField] = []
 
