@@ -1,4 +1,6 @@
-"""Checks: each rule of what a stage may hold can fail, names the place, and runs in every conversion."""
+"""Checks: each rule of what a stage may hold can fail and names the place, and every conversion runs
+them after every stage.
+"""
 
 import dataclasses
 
@@ -37,6 +39,7 @@ from linstock.bridge.ir._tree import (
     Global,
     Held,
     Invoke,
+    Key,
     Kind,
     Member,
     ModelClass,
@@ -46,6 +49,7 @@ from linstock.bridge.ir._tree import (
     Owner,
     Ref,
     Seq,
+    Train,
     literal,
 )
 from linstock.bridge.lower._walk import lower
@@ -169,7 +173,7 @@ BODIES = {
     "a dtype that is none": (setting("dtypes", {Ref(0): "float32"}), "a dtype 'float32'"),
     "a literal that is none": (put(Const([1])), r"a literal \[1\]"),
     "a literal inside a tuple that is none": (put(Const((1, object()))), "a literal <object"),
-    "a literal deep inside a tuple": (put(Const(((1, {2}),))), "a literal {2}"),
+    "a literal deep inside a tuple": (put(Const(((1, {2}),))), r"a literal \{2\}"),
     "a tensor as a literal": (put(Const(torch.zeros(1))), "a literal tensor"),
     "a name": (put(Name("x")), "holds a `Name`"),
     "a field": (put(Field("x")), "holds a `Field`"),
@@ -268,12 +272,17 @@ def put_step(tree, at=0):
 
     def damage(program):
         way = program.root.ways[-1]
-        placed = way.steps[at]
-        way.steps[at] = dataclasses.replace(
-            placed, step=dataclasses.replace(placed.step, tree=tree)
-        )
+        way.steps[at] = with_tree(way.steps[at], tree)
 
     return damage
+
+
+def with_tree(placed, tree):
+    return dataclasses.replace(placed, step=dataclasses.replace(placed.step, tree=tree))
+
+
+def inner_made(*settings):
+    return Construct(ModelClass("Inner"), settings, Const("inner"), INNER)
 
 
 def change(path, value):
@@ -362,7 +371,7 @@ PROGRAMS = {
     "no way at all": (change("ways", []), "may return nothing"),
     "a value read before it is given": (put_step(Ref(4)), "reads the value 4 before it is given"),
     "a part of what is no tuple": (put_step(Ref(0, 1)), "reads part 1 of the value 0"),
-    "the size of an unknown value": (put_step(Dim(Ref(9), 0)), "reads the value 9"),
+    "the size of an unknown value": (put_step(Dim(Ref(9), 0)), "axis 0 of the value 9"),
     "the size of an axis that there is not": (put_step(Dim(Ref(0), 2)), "axis 2 of the value 0"),
     "a key given twice": (
         lambda program: program.root.ways[-1].steps.append(PlacedStep(3, step(Ref(0)))),
@@ -417,6 +426,8 @@ LINES = {
     "a submodule without a text": ([Return(Member(FC))], "holds a `Member`"),
     "a variable without a text": ([Return(variable())], "holds a `Own`"),
     "a held variable without a text": ([Return(Held(FC, ()))], "holds a `Held`"),
+    "training without a text": ([Return(Train())], "holds a `Train`"),
+    "a key without a text": ([Return(Key("dropout"))], "holds a `Key`"),
     "a layer without a text": ([Return(Call(Kind("Dense"), (X,)))], "holds a `Kind`"),
 }
 

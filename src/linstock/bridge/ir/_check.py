@@ -20,6 +20,7 @@ from linstock.bridge.ir._tree import (
     FString,
     Held,
     Invoke,
+    Key,
     Kind,
     Member,
     ModelClass,
@@ -27,6 +28,7 @@ from linstock.bridge.ir._tree import (
     Own,
     Owner,
     Ref,
+    Train,
     Tree,
     walk,
 )
@@ -35,7 +37,7 @@ from linstock.bridge.ir._values import Size
 # A body has neither names nor fields nor a target's forms, and its submodules are declared.
 NOT_IN_BODIES = (Name, Field, Argument, Construct, Member, Declaration, FString)
 # What is left to print has names for values and the target's forms for everything else.
-NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind)
+NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind, Train, Key)
 
 
 class CheckError(AssertionError):
