@@ -1,5 +1,5 @@
-"""Checks: each rule of what a stage may hold can fail and names the place, and every conversion runs
-them after every stage.
+"""Checks: each rule of what a stage may hold can fail and names the place, and every conversion
+runs them after every stage.
 """
 
 import dataclasses
