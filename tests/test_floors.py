@@ -123,6 +123,141 @@ def test_each_floor_imports_only_its_libraries(path):
     assert not foreign
 
 
+# ---- inside the bridge
+
+BRIDGE = SRC / "bridge"
+BRIDGE_FILES = sorted(BRIDGE.rglob("*.py"))
+
+BRIDGE_FLOORS = {
+    "_errors": 0,
+    "ir": 1,
+    "capture": 2,
+    "layers": 3,
+    "lower": 4,
+    "structure": 5,
+    "emit": 6,
+    "targets": 7,
+    "port": 8,
+    "verify": 8,
+    "_conversion": 9,
+    "_convert": 9,
+    "__init__": 9,
+}
+
+# What a part may not import: the program between a source and a target knows neither.
+UNKNOWN = {
+    "_errors": {"torch", "jax", "numpy", "sympy", "flax", "linstock.linen"},
+    "ir": {"torch", "jax", "jaxlib", "numpy", "flax", "linstock.linen"},
+    "capture": {"jax", "jaxlib", "flax", "linstock.linen"},
+    "layers": {"jax", "jaxlib", "flax", "linstock.linen"},
+    "lower": {"jax", "jaxlib", "flax", "linstock.linen"},
+    "structure": {"torch", "jax", "jaxlib", "numpy", "sympy", "flax", "linstock.linen"},
+    "emit": {"torch", "jax", "jaxlib", "numpy", "sympy", "flax", "linstock.linen"},
+    "targets": {"torch", "jax", "jaxlib", "numpy", "sympy", "flax"},
+}
+
+MOST_FILES = 12
+WIDE = {
+    "emit": "each file is one thing that is done to statements on the way to text",
+    "layers": "one file a family of layers, beside the few that say what a row is",
+    "lower": "the walk is cut into what it keeps of a call, of a model and of a body",
+    "lower/aten": "one file a family of operations",
+}
+MOST_LINES = 350
+
+
+def part_of(name):
+    """The part of the bridge that a file or an imported name belongs to."""
+    return [*name.split("."), "__init__"][2]
+
+
+@pytest.mark.parametrize("path", BRIDGE_FILES, ids=locate)
+def test_imports_inside_the_bridge_point_down_only(path):
+    part = part_of(locate(path))
+    assert part in BRIDGE_FLOORS, f"`{part}` stands on no floor; give it one in `BRIDGE_FLOORS`"
+    upward = [
+        f"{path}:{line} imports `{name}`"
+        for line, name in list_imports(path)
+        if name.startswith("linstock.bridge") and BRIDGE_FLOORS[part_of(name)] > BRIDGE_FLOORS[part]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("path", BRIDGE_FILES, ids=locate)
+def test_parts_of_the_bridge_know_no_more_than_they_need(path):
+    barred = UNKNOWN.get(part_of(locate(path)), set())
+    known = [
+        f"{path}:{line} imports `{name}`"
+        for line, name in list_imports(path)
+        if name.split(".")[0] in barred or ".".join(name.split(".")[:2]) in barred
+    ]
+    assert not known
+
+
+def list_files_imported(path):
+    """The files of the bridge that a file imports, wherever in the file the import stands."""
+    known = {locate(other).removesuffix(".__init__"): other for other in BRIDGE_FILES}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = resolve(node, locate(path)) if isinstance(node, ast.Import | ast.ImportFrom) else []
+        for name in names:
+            # `from package import module` is an import of the module.
+            inner = [f"{name}.{alias.name}" for alias in node.names]
+            files = [known[n] for n in inner if n in known]
+            yield from files or [known[n] for n in (name,) if n in known]
+
+
+def test_files_of_the_bridge_import_each_other_in_no_circle():
+    graph = {path: set(list_files_imported(path)) - {path} for path in BRIDGE_FILES}
+    done = set()
+
+    def visit(path, road):
+        assert path not in road, " -> ".join(map(locate, [*road[road.index(path) :], path]))
+        if path not in done:
+            for target in sorted(graph[path]):
+                visit(target, [*road, path])
+            done.add(path)
+
+    for path in BRIDGE_FILES:
+        visit(path, [])
+
+
+def count_code(path):
+    """Lines that hold code: neither empty, nor a comment, nor part of a docstring."""
+    source = path.read_text(encoding="utf-8")
+    held = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            held.update(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(
+        number not in held and bool(line.strip()) and not line.lstrip().startswith("#")
+        for number, line in lines
+    )
+
+
+@pytest.mark.parametrize("path", BRIDGE_FILES, ids=locate)
+def test_a_file_of_the_bridge_has_one_job(path):
+    name = path.relative_to(BRIDGE).as_posix()
+    if not name.startswith("lower/aten/"):  # tables
+        assert count_code(path) <= MOST_LINES
+
+
+def count_files(folder):
+    return sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+
+
+FOLDERS = sorted({path.parent for path in BRIDGE_FILES})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_folder_of_the_bridge_can_be_seen_at_once(folder):
+    is_listed = folder.relative_to(BRIDGE).as_posix() in WIDE
+    assert (count_files(folder) > MOST_FILES) == is_listed
+
+
+# ---- what is loaded
+
+
 def test_flax_is_never_imported():
     importers = [
         f"{path}:{line}"

@@ -24,7 +24,7 @@ def layer(number, function="nn.BatchNorm", **settings):
 def shared(lines, taken=()):
     return [
         f"{', '.join(line.targets)} = {text(line.value)}"
-        for line in share_settings(lines, {"x", *taken})
+        for line in share_settings(lines, {"x", *taken}, {"train"})
     ]
 
 
@@ -37,7 +37,7 @@ def test_three_layers_with_the_same_settings_share_them():
 
 def test_two_layers_share_nothing():
     lines = [layer(i, momentum=0.9, use_running_average=TRAIN) for i in range(2)]
-    assert share_settings(lines, {"x"}) == lines
+    assert share_settings(lines, {"x"}, {"train"}) == lines
 
 
 def test_settings_that_differ_stay_with_the_layer():
@@ -49,7 +49,7 @@ def test_settings_that_differ_stay_with_the_layer():
 
 def test_layers_without_shared_settings_are_left_alone():
     lines = [layer(i, "nn.Dense", features=i) for i in range(5)]
-    assert share_settings(lines, {"x"}) == lines
+    assert share_settings(lines, {"x"}, {"train"}) == lines
 
 
 def test_a_name_that_is_taken_is_not_used_again():
@@ -67,7 +67,7 @@ def test_layers_inside_a_branch_share_too():
         If(Name("flag"), (inner,)),
         Return(Name("x")),
     ]
-    _head, _, _, branch, _ = share_settings(lines, {"x"})
+    _head, _, _, branch, _ = share_settings(lines, {"x"}, {"train"})
     assert text(branch.body[0].value) == 'norm(name="layer2")(x)'
 
 

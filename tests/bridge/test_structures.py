@@ -522,7 +522,7 @@ def test_outputs_and_weights_agree(cls, convert):
     ("cls", "signature", "call"),
     [
         (OnceWithMask, "def __call__(self, x, mask=None):", "layer(x_2, mask=x > 0)"),
-        (TwoPowers, "def __call__(self, x, power=2):", "layer(x, power=3)"),
+        (TwoPowers, "def __call__(self, x, power):", "layer(x, power=3)"),
         (OtherWidths, "def __call__(self, x, value=3):", "pool(y, value=2)"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -62,7 +62,9 @@ class Frame:
         outputs: The nodes that `forward` returned, in order.
         site: The caller's line.
         calls: The frames of the calls made inside, in order.
-        constants: The arguments that are plain Python values, by the names of `forward`.
+        constants: The arguments that are plain Python values, by the names of `forward`; those that
+            the call leaves to their defaults too.
+        defaults: The defaults of the arguments that have plain ones.
     """
 
     module: torch.nn.Module
@@ -74,6 +76,7 @@ class Frame:
     site: Site | None = None
     calls: list["Frame"] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
 
     def below(self, path: str) -> str:
         """A path of the model as this frame's module writes it."""
@@ -128,7 +131,8 @@ class Recorder:
         frame = Frame(module, _called_path(), parent, site=_calling_site())
         given: dict[str, int] = {}
         bound = _bound(module, args, kwargs)
-        frame.constants = {name: v for name, v in bound.items() if isinstance(v, PLAIN)}
+        frame.defaults = _plain(_defaults(module))
+        frame.constants = _plain(frame.defaults | bound)
         for name, tensor in _named_tensors(bound):
             tag = self.tag_of(tensor)
             if tag is not None:
@@ -239,6 +243,19 @@ def _bound(
         return inspect.signature(module.forward).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
         return {f"argument_{i}": arg for i, arg in enumerate(args)} | dict(kwargs)
+
+
+def _defaults(module: torch.nn.Module) -> dict[str, Any]:
+    """What the arguments of `forward` are where a call does not say."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, PLAIN)}
 
 
 def _named_tensors(bound: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

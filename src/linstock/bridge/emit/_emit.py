@@ -29,8 +29,8 @@ from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._program import ModuleClass, Program, Way
 from linstock.bridge.ir._tree import Name, Ref, Tree, rewrite
 
-# What comes from the standard library stands in front of the other imports.
-STANDARD = {"partial"}
+# What emitting itself writes, from the standard library: it stands in front of the other imports.
+STANDARD = {"partial": "from functools import partial"}
 
 
 class Target(Protocol):
@@ -41,6 +41,8 @@ class Target(Protocol):
         globals: Names that the file imports.
         builtins: Names of Python that the file uses.
         locals: Names that no local can have.
+        steady: Those of them that mean the same throughout a method.
+        method: The method that the statements of a class stand in.
         imports: The line that imports each name, by the name.
     """
 
@@ -48,6 +50,8 @@ class Target(Protocol):
     globals: frozenset[str]
     builtins: frozenset[str]
     locals: frozenset[str]
+    steady: frozenset[str]
+    method: str
 
     @property
     def imports(self) -> Mapping[str, str]: ...
@@ -97,7 +101,7 @@ def emit(
             the names of its arguments.
     """
     printer = Printer()
-    reserved = target.locals | {cls.name for cls in program.classes}
+    reserved = target.locals | target.builtins | {*STANDARD} | {cls.name for cls in program.classes}
     written = [_Written(cls, target, printer, reserved) for cls in program.classes]
     blocks = list(_texts(written))
     root = written[-1]
@@ -106,9 +110,8 @@ def emit(
     imports = import_lines(printer.roots, target.imports)
     source = formatted("\n\n".join([quoted, imports, *blocks]) + "\n")
     origins_of = {one.cls.name: list(origins(one.method.lines)) for one in written}
-    return Emitted(
-        source, root.cls.name, root.method.args, root.cls.uses_train, line_map(source, origins_of)
-    )
+    lines = line_map(source, target.method, origins_of)
+    return Emitted(source, root.cls.name, root.method.args, root.cls.uses_train, lines)
 
 
 class _Written:
@@ -120,7 +123,7 @@ class _Written:
         self.cls = cls
         self.head = target.head(cls, printer)
         self.method = _method(cls, target, reserved)
-        check_lines(self.method, cls)
+        check_lines(self.method, cls, target.steady)
         body = list(printed(self.method.lines, printer))
         self.body = "\n".join(target.class_text(cls, self.method, body, printer))
 
@@ -130,7 +133,7 @@ def _method(cls: ModuleClass, target: Target, reserved: frozenset[str]) -> Metho
     lines: list[Line] = []
     names: set[str] = set()
     for way in cls.ways:
-        method = _arranged(cls, target.place(cls, way), reserved)
+        method = _arranged(cls, target.place(cls, way), target, reserved)
         names |= method.names
         if way.test is None:
             lines += method.lines
@@ -140,14 +143,19 @@ def _method(cls: ModuleClass, target: Target, reserved: frozenset[str]) -> Metho
     return Method(method.args, lines, names)
 
 
-def check_lines(method: Method, cls: ModuleClass) -> None:
+def check_lines(method: Method, cls: ModuleClass, steady: frozenset[str]) -> None:
     """Holds a method's statements to what naming may give.
+
+    Args:
+        method: The method.
+        cls: Its class.
+        steady: Names that the target gives a value.
 
     Raises:
         CheckError: A name is read before it has a value, or something has no text.
     """
     options = {option.name for option in cls.options}
-    _check_block(method.lines, {"self", "train", *method.args} | options, f"`{cls.name}`")
+    _check_block(method.lines, {"self", *steady, *method.args} | options, f"`{cls.name}`")
 
 
 def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
@@ -171,11 +179,11 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
                 bound |= set(names_assigned(body))
 
 
-def _arranged(cls: ModuleClass, way: Way, reserved: frozenset[str]) -> Method:
+def _arranged(cls: ModuleClass, way: Way, target: Target, reserved: frozenset[str]) -> Method:
     method = name_way(cls, way, reserved)
     taken = {*reserved, *method.args, *names_assigned(method.lines)}
     taken |= {option.name for option in cls.options}
-    lines = nest_layers(share_settings(method.lines, taken))
+    lines = nest_layers(share_settings(method.lines, taken, target.steady))
     return Method(method.args, fold_return(roll(lines, taken)), taken)
 
 
@@ -197,6 +205,5 @@ def _texts(written: list[_Written]) -> Iterator[str]:
 
 def import_lines(names: Collection[str], lines: Mapping[str, str]) -> str:
     """The lines that import the names, in the order of `lines`; the standard library's first."""
-    used = [name for name in lines if name in names]
-    standard = [lines[name] + "\n" for name in used if name in STANDARD]
-    return "\n".join([*standard, *(lines[name] for name in used if name not in STANDARD)])
+    standard = [line + "\n" for name, line in STANDARD.items() if name in names]
+    return "\n".join([*standard, *(line for name, line in lines.items() if name in names)])

@@ -3,7 +3,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from linstock.bridge.emit._lines import Assign, For, If, Line, Return
@@ -23,12 +23,13 @@ FEWEST = 3
 Settings = tuple[tuple[str, Tree], ...]
 
 
-def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
+def share_settings(lines: Sequence[Line], taken: set[str], steady: Collection[str]) -> list[Line]:
     """The lines with shared settings in front.
 
     Args:
         lines: The statements of a method.
         taken: Names that the method uses already.
+        steady: Names that mean the same throughout the method.
     """
     layers: dict[str, list[Construct]] = {}
     for tree in _trees(lines):
@@ -38,7 +39,7 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
     heads: list[Line] = []
     names: dict[str, tuple[str, Settings]] = {}
     for function, made in layers.items():
-        shared = _shared(made)
+        shared = _shared(made, steady)
         if len(made) < FEWEST or not shared or not _is_shorter(function, shared, len(made)):
             continue
         name = _name(function, taken)
@@ -60,8 +61,8 @@ def share_settings(lines: Sequence[Line], taken: set[str]) -> list[Line]:
     return [*heads, *_rewritten(lines, change)] if names else list(lines)
 
 
-def _shared(made: Sequence[Construct]) -> Settings:
-    """Settings with the same constant or `not train` in every layer, defaults aside."""
+def _shared(made: Sequence[Construct], steady: Collection[str]) -> Settings:
+    """Settings with one value in every layer that the whole method has, defaults aside."""
     first = made[0]
     defaults = dict(first.defaults)
     return tuple(
@@ -69,14 +70,16 @@ def _shared(made: Sequence[Construct]) -> Settings:
         for key, value in first.settings
         if not key.startswith("*")
         and defaults.get(key) != value
-        and _is_constant(value)
+        and _is_steady(value, steady)
         and all((key, value) in other.settings for other in made)
     )
 
 
-def _is_constant(value: Tree) -> bool:
+def _is_steady(value: Tree, steady: Collection[str]) -> bool:
     leaves = [part for part in walk(value) if not list(children(part))]
-    return all(isinstance(leaf, Const) or leaf == Name("train") for leaf in leaves)
+    return all(
+        isinstance(leaf, Const) or (isinstance(leaf, Name) and leaf.id in steady) for leaf in leaves
+    )
 
 
 def _is_shorter(function: str, shared: Settings, count: int) -> bool:

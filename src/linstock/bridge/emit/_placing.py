@@ -6,14 +6,18 @@ from collections.abc import Callable
 from linstock.bridge.ir._body import Step
 from linstock.bridge.ir._program import ModuleClass, PlacedStep, Run, Way
 from linstock.bridge.ir._tree import (
+    TRAIN,
     Call,
     Const,
     Construct,
+    Dim,
     Field,
     Invoke,
     Member,
+    Ref,
     Tree,
     rewrite,
+    walk,
 )
 
 Form = Callable[[Tree], Tree | None]
@@ -39,8 +43,16 @@ def place_inline(cls: ModuleClass, way: Way, form: Form) -> Way:
     return _mapped(way, change)
 
 
-def place_declared(cls: ModuleClass, way: Way, form: Form) -> tuple[Way, dict[str, Construct]]:
+def place_declared(
+    cls: ModuleClass, way: Way, form: Form, *, passes_train: bool = True
+) -> tuple[Way, dict[str, Construct]]:
     """A way in which each submodule is an attribute of the module; and how each attribute is made.
+
+    Args:
+        cls: The class.
+        way: One of its ways.
+        form: Gives a target's form of a node, or None where the node stays.
+        passes_train: Whether a call tells a submodule if it runs in training.
 
     Raises:
         ValueError: A submodule's settings are known only where it is called.
@@ -58,14 +70,18 @@ def place_declared(cls: ModuleClass, way: Way, form: Form) -> tuple[Way, dict[st
         def settle(part: Tree) -> Tree | None:
             return _formed(part, form, settle)
 
+        if any(isinstance(part, (Ref, Dim)) for part in walk(submodule)):
+            raise ValueError(f"how `{name}` of `{cls.name}` is made depends on what it is given")
         formed = rewrite(submodule, settle)
         assert isinstance(formed, Construct)
         made[name] = dataclasses.replace(formed, name=None)
 
     def change(part: Tree) -> Tree | None:
         if isinstance(part, Invoke):
-            args = tuple(rewrite(arg, change) for arg in part.args)
-            kwargs = tuple((key, rewrite(arg, change)) for key, arg in part.kwargs)
+            kept = [arg for arg in part.args if passes_train or arg != TRAIN]
+            named = [(k, arg) for k, arg in part.kwargs if passes_train or arg != TRAIN]
+            args = tuple(rewrite(arg, change) for arg in kept)
+            kwargs = tuple((key, rewrite(arg, change)) for key, arg in named)
             return Call(Field(names[part.owner]), args, kwargs)
         if isinstance(part, Member):
             return Field(names[part.owner])

@@ -59,6 +59,7 @@ class Body:
         args: Key -> name of each argument, in the order of the source's signature.
         arg_shapes: Key -> stored shape of each argument.
         constants: The call's arguments that are plain Python values, by name.
+        defaults: The arguments that are plain Python values where a call does not say, by name.
         steps: Key -> step, in order.
         results: What is returned.
         submodules: How each submodule is made, declared once.
@@ -72,6 +73,7 @@ class Body:
     args: dict[int, str] = field(default_factory=dict)
     arg_shapes: dict[int, tuple[Size, ...]] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     steps: dict[int, Step] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     submodules: dict[Owner, Construct] = field(default_factory=dict)

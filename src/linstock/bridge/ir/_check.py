@@ -10,6 +10,7 @@ from linstock.bridge.ir._dtypes import Dtype
 from linstock.bridge.ir._program import ModuleClass, Program, Way
 from linstock.bridge.ir._tree import (
     LITERALS,
+    TRAIN,
     Argument,
     Const,
     Construct,
@@ -19,6 +20,7 @@ from linstock.bridge.ir._tree import (
     FString,
     Held,
     Invoke,
+    Key,
     Kind,
     Member,
     ModelClass,
@@ -26,14 +28,16 @@ from linstock.bridge.ir._tree import (
     Own,
     Owner,
     Ref,
+    Train,
     Tree,
     walk,
 )
+from linstock.bridge.ir._values import Size
 
 # A body has neither names nor fields nor a target's forms, and its submodules are declared.
 NOT_IN_BODIES = (Name, Field, Argument, Construct, Member, Declaration, FString)
 # What is left to print has names for values and the target's forms for everything else.
-NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind)
+NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind, Train, Key)
 
 
 class CheckError(AssertionError):
@@ -49,15 +53,20 @@ def check_body(body: Body) -> None:
     """
     where = f"the body of `{body.instance.path}`"
     parts: dict[int, int | None] = dict.fromkeys(body.args)
+    shapes = [dict(body.stored_shapes())]
     for key, step in body.steps.items():
         _need(key not in parts, f"{where} gives the key {key} twice")
         _check_nodes(step.tree, NOT_IN_BODIES, where)
         _check_refs([step.tree], parts, where)
+        _check_sizes([step.tree], shapes, where)
         parts[key] = len(step.parts) if step.is_tuple else None
         _need(step.is_tuple or len(step.parts) == 1, f"{where} has a step of several values")
         _check_calls(step.tree, body, where)
-    _check_refs([result.tree for result in body.results], parts, where)
+    results = [result.tree for result in body.results]
+    _check_refs(results, parts, where)
+    _check_sizes(results, shapes, where)
     for result in body.results:
+        _check_nodes(result.tree, NOT_IN_BODIES, where)
         _need(sorted(result.order) == list(range(len(result.order))), f"{where} loses an axis")
     for dtype in body.dtypes.values():
         _need(isinstance(dtype, Dtype), f"{where} has a dtype {dtype!r}")
@@ -76,16 +85,21 @@ def _check_calls(tree: Tree, body: Body, where: str) -> None:
         _need(made is not None, f"{where} calls {part.owner}, which it does not declare")
         if made is not None and isinstance(made.function, ModelClass):
             calls = body.calls.get(part.owner, [])
-            _need(part.number < len(calls), f"{where} calls {part.owner} once too often")
+            has_body = 0 <= part.number < len(calls)
+            _need(has_body, f"{where} calls {part.owner} once too often")
             called = calls[part.number]
             _need(len(part.args) == len(called.args), f"{where} passes other arguments")
 
 
 def _check_members(
-    submodules: Mapping[Owner, Construct], trees: Iterable[Tree], where: str
+    submodules: Mapping[Owner, Construct],
+    trees: Iterable[Tree],
+    where: str,
+    fields: Iterable[str] = (),
 ) -> None:
-    """Submodules and variables have names, and each its own."""
-    names = [made.name.value for made in submodules.values() if isinstance(made.name, Const)]
+    """Submodules and variables have names, and each its own, apart from those of fields."""
+    names = [*fields]
+    names += [made.name.value for made in submodules.values() if isinstance(made.name, Const)]
     owned = {part.name for tree in trees for part in walk(tree) if isinstance(part, Own)}
     names += [name.value for name in owned if isinstance(name, Const)]
     for name in names:
@@ -110,10 +124,13 @@ def check_program(program: Program) -> None:
         options = {option.name for option in cls.options}
         for tree in cls.trees():
             _check_declared(tree, cls, fields, options, where)
+            _check_calls_made(tree, cls, known, where)
         for made in cls.submodules.values():
             _check_made(made, known, where)
+        _check_members(cls.submodules, cls.trees(), where, fields)
         for way in cls.ways:
             _check_way(way, cls, where)
+        _need(bool(cls.ways), f"{where} may return nothing")
         _need(all(way.test is not None for way in cls.ways[:-1]), f"{where} hides a way")
         _need(cls.ways[-1].test is None, f"{where} may return nothing")
         known[cls.name] = cls
@@ -132,14 +149,44 @@ def _check_declared(
                 _need(owner in cls.submodules, f"{where} calls {owner}, which it does not declare")
             case Construct():
                 _need(part is tree, f"{where} makes {part.owner} where it calls it")
+            case Const():
+                _check_literal(part, where)
             case Name() | Member() | Declaration():
                 raise CheckError(f"{where} holds a `{type(part).__name__}`")
+
+
+def _check_calls_made(
+    tree: Tree, cls: ModuleClass, known: Mapping[str, ModuleClass], where: str
+) -> None:
+    """Every call of a class of the program passes what its method takes."""
+    for part in walk(tree):
+        made = cls.submodules.get(part.owner) if isinstance(part, Invoke) else None
+        if made is None or not isinstance(made.function, ModelClass):
+            continue
+        called = known.get(made.function.name)
+        if called is not None and isinstance(part, Invoke):
+            fits = _fits(part, called)
+            _need(fits, f"{where} passes other arguments to `{called.name}`")
+
+
+def _fits(call: Invoke, called: ModuleClass) -> bool:
+    # Whether it trains comes last, by name where something else may come before it.
+    by_name = bool(called.optional or called.options)
+    required = len(called.args) - len(called.optional)
+    passed = [arg for arg in call.args if by_name or arg != TRAIN]
+    given = [key for key, value in call.kwargs if value != TRAIN]
+    needed = {option.name for option in called.options if not option.has_default}
+    allowed = {option.name for option in called.options}
+    allowed |= {called.args[key] for key in called.optional}
+    is_right = len(passed) == required and needed <= set(given) <= allowed
+    return is_right and len(given) == len(set(given))
 
 
 def _check_made(made: Construct, known: Mapping[str, ModuleClass], where: str) -> None:
     if isinstance(made.function, Kind):
         return
-    assert isinstance(made.function, ModelClass)
+    if not isinstance(made.function, ModelClass):
+        raise CheckError(f"{where} makes a `{type(made.function).__name__}`")
     cls = known.get(made.function.name)
     if cls is None:
         raise CheckError(f"{where} uses `{made.function.name}` before it is there")
@@ -149,6 +196,9 @@ def _check_made(made: Construct, known: Mapping[str, ModuleClass], where: str) -
 
 def _check_way(way: Way, cls: ModuleClass, where: str) -> None:
     parts: dict[int, int | None] = dict.fromkeys(cls.args)
+    if way.test is not None:
+        _check_refs([way.test], parts, where)
+    _check_sizes(way.trees(), way.shapes, where)
     for placed in way.steps:
         _need(placed.key not in parts, f"{where} gives the key {placed.key} twice")
         _check_refs([placed.step.tree], parts, where)
@@ -169,8 +219,27 @@ def _check_refs(trees: Iterable[Tree], parts: Mapping[int, int | None], where: s
                 continue
             _need(part.key in parts, f"{where} reads the value {part.key} before it is given")
             count = parts[part.key]
-            fits = part.part is None if count is None else (part.part or 0) < count
-            _need(fits, f"{where} reads part {part.part} of the value {part.key}")
+            if count is None:
+                fits = part.part is None
+            else:
+                fits = part.part is not None and 0 <= part.part < count
+            what = "all parts" if part.part is None else f"part {part.part}"
+            _need(fits, f"{where} reads {what} of the value {part.key}")
+
+
+def _check_sizes(
+    trees: Iterable[Tree], shapes: Iterable[Mapping[Ref, tuple[Size, ...]]], where: str
+) -> None:
+    """Every size that is read is that of an axis that the value has in some call, and in every call
+    that has the value.
+    """
+    for tree in trees:
+        for part in walk(tree):
+            if not isinstance(part, Dim):
+                continue
+            known = [one[part.of] for one in shapes if part.of in one]
+            fits = bool(known) and all(0 <= part.axis < len(shape) for shape in known)
+            _need(fits, f"{where} reads axis {part.axis} of the value {part.of.key}")
 
 
 def _check_nodes(tree: Tree, barred: tuple[type, ...], where: str) -> None:
@@ -183,7 +252,10 @@ def _check_nodes(tree: Tree, barred: tuple[type, ...], where: str) -> None:
 def _check_literal(const: Const, where: str) -> None:
     values = const.value if isinstance(const.value, tuple) else (const.value,)
     for value in values:
-        fits = value is None or value is ... or isinstance(value, (*LITERALS, tuple))
+        if isinstance(value, tuple):
+            _check_literal(Const(value), where)
+            continue
+        fits = value is None or value is ... or isinstance(value, LITERALS)
         _need(fits, f"{where} has a literal {value!r}")
 
 

@@ -2,7 +2,8 @@
 them.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ class Context:
         default: The setting's default, or `ABSENT`.
         is_name: Whether it is the submodule's name.
         reads: The values that the submodule is called with.
+        made: The submodule, where the constant says how it is made.
     """
 
     owner: str = ""
@@ -30,10 +32,13 @@ class Context:
     default: Any = ABSENT
     is_name: bool = False
     reads: tuple[Ref, ...] = ()
+    made: Owner | None = None
 
 
 Change = Callable[[Const, Context], Tree]
 TOP = Context()
+# The submodule, the setting, and which of the setting's constants.
+Place = tuple[Owner, str, int]
 
 
 def map_holes(tree: Tree, change: Change, context: Context = TOP) -> Tree:
@@ -100,11 +105,12 @@ def _map_construct(made: Construct, change: Change, reads: tuple[Ref, ...]) -> C
             sources.get(key, ""),
             default.value if isinstance(default, Const) else ABSENT,
             reads=reads,
+            made=made.owner,
         )
         settings.append((key, map_holes(value, change, context)))
     name = made.name
     if isinstance(name, Const):
-        name = change(name, Context(made.owner.path, "name", is_name=True))
+        name = change(name, Context(made.owner.path, "name", is_name=True, made=made.owner))
     return replace(made, settings=tuple(settings), name=name)
 
 
@@ -130,6 +136,18 @@ def contexts(tree: Tree) -> list[Context]:
 
     map_holes(tree, keep)
     return found
+
+
+def places(found: Iterable[Context]) -> "Iterator[Place | None]":
+    """As which constant of how which submodule is made each hole stands; None for all others."""
+    counts: Counter[tuple[Owner, str]] = Counter()
+    for context in found:
+        if context.made is None:
+            yield None
+            continue
+        setting = (context.made, context.setting)
+        yield (*setting, counts[setting])
+        counts[setting] += 1
 
 
 def filled(tree: Tree, values: "list[Tree]") -> Tree:

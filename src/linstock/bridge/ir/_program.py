@@ -61,12 +61,26 @@ class Option:
     Attributes:
         name: Its name.
         values: Its value by the identity of the call's body.
-        default: What a call has that does not say.
+        default: What a call has that does not say, or for which it does not matter.
+        has_default: Whether a call may leave it out.
     """
 
     name: str
     values: dict[int, Any]
     default: Any
+    has_default: bool = True
+
+    def settle(self, bodies: Sequence[Body]) -> None:
+        """Gives an argument of the source the default that it has there, if a call was seen with
+        it: what other calls would compute is not known.
+        """
+        for body in bodies:
+            if self.name in body.constants:
+                self.values.setdefault(id(body), body.constants[self.name])
+        default = bodies[0].defaults.get(self.name, ABSENT)
+        self.has_default = any(repr(value) == repr(default) for value in self.values.values())
+        if self.has_default:
+            self.default = default
 
 
 @dataclass(frozen=True)
@@ -144,7 +158,12 @@ class Way:
             return True
         for shapes in self.shapes:
             first, second = shapes.get(one.of), shapes.get(other.of)
-            if first is None or second is None or first[one.axis] != second[other.axis]:
+            if first is None or second is None:
+                return False
+            # A value may have fewer axes in some calls.
+            if one.axis >= len(first) or other.axis >= len(second):
+                return False
+            if first[one.axis] != second[other.axis]:
                 return False
             if isinstance(first[one.axis], int):  # equal by chance
                 return False
@@ -199,13 +218,13 @@ class ModuleClass:
         return tuple((f.name, Const(f.default)) for f in self.fields if f.has_default)
 
     def options_for(self, body: Body) -> tuple[tuple[str, Tree], ...]:
-        """The plain arguments of a call that differ from their defaults."""
-        values = [(o.name, o.values.get(id(body), ABSENT), o.default) for o in self.options]
-        return tuple(
-            (name, Const(value))
-            for name, value, default in values
-            if value is not ABSENT and repr(value) != repr(default)
-        )
+        """The plain arguments of a call."""
+        return tuple((o.name, Const(o.values.get(id(body), o.default))) for o in self.options)
+
+    @property
+    def option_defaults(self) -> dict[str, Tree]:
+        """The plain arguments that need not be passed."""
+        return {o.name: Const(o.default) for o in self.options if o.has_default}
 
     def trees(self) -> Iterator[Tree]:
         """Every expression, those of the declarations too."""

@@ -23,7 +23,8 @@ class Name(Tree):
 class Global(Tree):
     """A dotted name of a library, such as `jnp.tanh`, or a builtin such as `max`.
 
-    The part before the first dot says what has to be imported.
+    The part before the first dot says what has to be imported; `nn` stands for the target's own
+    library of functions, such as `nn.relu`.
     """
 
     id: str

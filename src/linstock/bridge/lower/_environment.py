@@ -43,7 +43,13 @@ class Environment:
         self.frame = frame
         self.parent = parent
         instance = model.instance_of(frame)
-        body = Body(instance, model.number_call(frame), path, constants=dict(frame.constants))
+        body = Body(
+            instance,
+            model.number_call(frame),
+            path,
+            constants=dict(frame.constants),
+            defaults=dict(frame.defaults),
+        )
         self.steps = Steps(body)
         self.names = MemberNames(model.reserved, instance.members)
         self.parameters = Parameters(self)

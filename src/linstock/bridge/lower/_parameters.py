@@ -1,18 +1,51 @@
 """Parameters and buffers: which module holds each, and how the others read it."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.capture._dtypes import dtype_of
+from linstock.bridge.capture._frames import Frame
+from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._tree import Const, Held, Own, Owner, Tree, call, literal
 from linstock.bridge.ir._values import Parameter, Value
 from linstock.bridge.lower import _state
+from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._expected import Place
+from linstock.bridge.lower._model import Model
+from linstock.bridge.lower._names import MemberNames
 from linstock.bridge.lower._state import Holding, Tensor
 
-if TYPE_CHECKING:
-    from linstock.bridge.lower._environment import Environment
+
+class Around(Protocol):
+    """What the parameters of a call need to know of the call."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def frame(self) -> Frame: ...
+
+    @property
+    def body(self) -> Body: ...
+
+    @property
+    def names(self) -> MemberNames: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def parameters(self) -> "Parameters": ...
+
+    @property
+    def parent(self) -> "Around | None": ...
+
+    def builder(self) -> Builder:
+        """A builder for a step of the call."""
+
+    def pass_down(self, outer: Value, name: str) -> Value:
+        """An argument of the call that holds a value of the caller."""
 
 
 class Parameters:
@@ -22,7 +55,7 @@ class Parameters:
     declares or fetches a tensor once; below the holder it is passed down as an argument.
     """
 
-    def __init__(self, around: "Environment") -> None:
+    def __init__(self, around: Around) -> None:
         """Starts with nothing read."""
         self._around = around
         self._read: dict[str, Value] = {}

@@ -1,6 +1,6 @@
 """The calls that share a way through a method, and what tells them apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Calls:
         shapes: For each call, the stored shapes of its values, by the class's keys.
         names: Names of the class's arguments.
         constants: Options made of the plain arguments that the source's calls have.
+        barred: Names that no argument can have.
         has_sizes: Whether a constant may be written as the size of an argument.
     """
 
@@ -32,6 +33,7 @@ class Calls:
     shapes: list[dict[Ref, tuple[Size, ...]]]
     names: list[str]
     constants: dict[str, Option]
+    barred: frozenset[str] = frozenset()
     has_sizes: bool = True
 
     def by_instance(self, values: list[Any]) -> list[Any] | None:
@@ -72,7 +74,7 @@ class Calls:
         """A plain argument of the source that is the value, or one of two values, chosen by what
         tells the calls apart.
         """
-        plain = self._plain_argument(values)
+        plain = self._plain_argument(values, self._plain_names())
         if plain is not None:
             return plain
         distinct = list({repr(v): v for v in values if v is not ABSENT}.values())
@@ -83,22 +85,34 @@ class Calls:
         return None if test is None else IfElse(test, Const(distinct[0]), Const(distinct[1]))
 
     def _plain_test(self, present: Sequence[bool]) -> Tree | None:
-        names = dict.fromkeys(name for body in self.bodies for name in body.constants)
-        for name in names:
-            if name in self.names or not all(name in body.constants for body in self.bodies):
-                continue
+        return self._value_test(present) or self._other_value_test(present)
+
+    def _other_value_test(self, present: Sequence[bool]) -> Tree | None:
+        """Whether a plain argument is not the value that exactly the other calls have."""
+        test = self._value_test([not p for p in present])
+        match test:
+            case Op("==", operands):
+                return Op("!=", operands)
+            case Op("not", (argument,)):
+                return argument
+        return None if test is None else Op("not", (test,))
+
+    def _value_test(self, present: Sequence[bool]) -> Tree | None:
+        """Whether a plain argument is the value that exactly these calls have."""
+        for name in self._plain_names():
             value = _only_value([body.constants[name] for body in self.bodies], present)
             argument = None if value is ABSENT else self._option(name)
             if argument is not None:
                 return _equals(argument, value)
         return None
 
-    def _plain_argument(self, values: Sequence[Any]) -> Argument | None:
-        """A plain argument of the source that has these values wherever they matter."""
-        names = dict.fromkeys(name for body in self.bodies for name in body.constants)
+    def known_argument(self, values: Sequence[Any]) -> Argument | None:
+        """An argument of the method that has these values wherever they matter."""
+        return self._plain_argument(values, [n for n in self._plain_names() if n in self.constants])
+
+    def _plain_argument(self, values: Sequence[Any], names: Iterable[str]) -> Argument | None:
+        """One of these arguments of the source that has these values wherever they matter."""
         for name in names:
-            if name in self.names or not all(name in body.constants for body in self.bodies):
-                continue
             same = all(
                 value is ABSENT or repr(value) == repr(body.constants[name])
                 for body, value in zip(self.bodies, values, strict=True)
@@ -107,10 +121,19 @@ class Calls:
                 return self._option(name)
         return None
 
+    def _plain_names(self) -> Iterator[str]:
+        """The plain arguments that all calls of the source have."""
+        for name in dict.fromkeys(name for body in self.bodies for name in body.constants):
+            if name in self.barred or name in self.names:
+                continue
+            if all(name in body.constants for body in self.bodies):
+                yield name
+
     def _option(self, name: str) -> Argument | None:
         """A plain argument of the source as an argument of the method."""
         values = {id(body): body.constants[name] for body in self.bodies}
-        option = self.constants.get(name) or Option(name, {}, next(iter(values.values())))
+        first = next(iter(values.values()))
+        option = self.constants.get(name) or Option(name, {}, first, has_default=False)
         if any(repr(option.values.get(key, v)) != repr(v) for key, v in values.items()):
             return None
         option.values.update(values)

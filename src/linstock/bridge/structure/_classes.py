@@ -7,10 +7,12 @@ method of one class; instances that differ more get classes of their own.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from linstock.bridge.ir._body import Body
-from linstock.bridge.ir._holes import filled, holes
+from linstock.bridge.ir._holes import ABSENT, Place, contexts, filled, holes, places
+from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._program import (
     Choice,
     ModuleClass,
@@ -24,6 +26,7 @@ from linstock.bridge.ir._tree import (
     Const,
     Construct,
     Invoke,
+    ModelClass,
     Op,
     Own,
     Owner,
@@ -41,21 +44,29 @@ from linstock.bridge.structure._prepared import Prepared, occurrences, prepare
 from linstock.bridge.structure._variants import Variant, find_variants
 
 
-def program_of(root: Body, reserved: frozenset[str], taken: frozenset[str]) -> Program:
+def program_of(
+    root: Body, reserved: frozenset[str], taken: frozenset[str], *, reads_sizes: bool = True
+) -> Program:
     """The classes that a model needs, those that others use first.
 
     Args:
         root: The model's own call.
         reserved: Names that the target leaves to no field.
         taken: Names that the target leaves to no class.
+        reads_sizes: Whether the target makes a submodule where it is called, so that its settings
+            may be sizes of what the method is given.
     """
     made: list[ModuleClass] = []
     class_of: dict[int, ModuleClass] = {}
+    by_name: dict[str, ModuleClass] = {}
     names = ClassNames(taken)
     for bodies in group_bodies(root):
         prepared = [prepare(body, class_of, is_root=body is root) for body in bodies]
         for variants in _shared(find_variants(prepared)):
-            made.append(_Building(variants, names, reserved).module_class())
+            made.append(
+                _Building(variants, names, by_name, reserved, taken, reads_sizes).module_class()
+            )
+            by_name[made[-1].name] = made[-1]
             class_of.update((id(body), made[-1]) for body in made[-1].bodies)
     return Program(made)
 
@@ -79,13 +90,23 @@ class _Building:
     """One class in the making."""
 
     def __init__(
-        self, variants: list[Variant], names: ClassNames, reserved: frozenset[str]
+        self,
+        variants: list[Variant],
+        names: ClassNames,
+        classes: Mapping[str, ModuleClass],
+        reserved: frozenset[str],
+        taken: frozenset[str],
+        reads_sizes: bool,
     ) -> None:
+        self.has_sizes = reads_sizes and len(variants) == 1
         self.variants = variants
         self.names = names
+        self.classes = classes
         self.bodies = [member.body for variant in variants for member in variant.members]
         self.instances = list({id(b.instance): b.instance for b in self.bodies}.values())
-        self.solver = Solver(self.instances, _member_names(variants), reserved)
+        self.solver = Solver(
+            self.instances, _member_names(variants), reserved, taken, self._declared()
+        )
         self.signature = _Signature(variants)
 
     def module_class(self) -> ModuleClass:
@@ -96,6 +117,9 @@ class _Building:
             for number, (variant, test) in enumerate(zip(self.variants, tests, strict=True))
         ]
         fields = self.solver.finished()
+        for option in self.solver.options.values():
+            if not option.has_default:
+                option.settle(self.bodies)
         made = ModuleClass(
             self.names.claim(self.instances[0], self.bodies[0].path),
             self.instances[0].cls,
@@ -107,7 +131,7 @@ class _Building:
             list(self.solver.options.values()),
             fields,
         )
-        made.ways = [declare(way, made.submodules) for way in ways]
+        made.ways = [declare(way, made.submodules, self.classes) for way in ways]
         made.uses_train = made.reads_train
         return made
 
@@ -124,8 +148,37 @@ class _Building:
             ],
             list(self.signature.args.values()),
             self.solver.options,
-            has_sizes=len(self.variants) == 1,
+            self.solver.barred,
+            has_sizes=self.has_sizes,
         )
+
+    def _declared(self) -> dict[Place, list[Any]]:
+        """How each instance makes its submodules, over all ways: a submodule is declared once, and
+        one way may see but instances that make it alike.
+        """
+        if len(self.variants) == 1:
+            return {}
+        index = {id(instance): i for i, instance in enumerate(self.instances)}
+        table: dict[Place, list[Any]] = {}
+        differing: set[Place] = set()
+        for place, instance, value in self._settings():
+            row = table.setdefault(place, [ABSENT] * len(self.instances))
+            at = index[id(instance)]
+            if row[at] is not ABSENT and repr(row[at]) != repr(value):
+                differing.add(place)
+            row[at] = value
+        return {place: row for place, row in table.items() if place not in differing}
+
+    def _settings(self) -> Iterator[tuple[Place, Instance, Any]]:
+        for variant in self.variants:
+            for member, kept in zip(variant.members, variant.kept, strict=True):
+                for step, own in zip(variant.base.steps, kept, strict=True):
+                    if own is None:
+                        continue
+                    found = holes(member.steps[own].tree)
+                    for place, hole in zip(places(contexts(step.tree)), found, strict=True):
+                        if place is not None:
+                            yield place, member.body.instance, hole.value
 
     # ---- ways
 
@@ -257,16 +310,25 @@ def _rekeyed_choice(choice: Choice, key_of: dict[int, int]) -> Choice:
     return Choice(taken, otherwise)
 
 
-def declare(way: Way, submodules: dict[Owner, Construct]) -> Way:
-    """The way with every submodule declared once, in `submodules`, and called by owner."""
+def declare(
+    way: Way, submodules: dict[Owner, Construct], classes: Mapping[str, ModuleClass]
+) -> Way:
+    """The way with every submodule declared once, in `submodules`, and called by owner, without the
+    plain arguments that need not be passed.
+    """
 
     def change(part: Tree) -> Tree | None:
         if not (isinstance(part, Call) and isinstance(part.function, Construct)):
             return None
         made = part.function
         submodules.setdefault(made.owner, made)
+        function = made.function
+        cls = classes.get(function.name) if isinstance(function, ModelClass) else None
+        defaults = {} if cls is None else cls.option_defaults
         args = tuple(rewrite(arg, change) for arg in part.args)
-        kwargs = tuple((key, rewrite(arg, change)) for key, arg in part.kwargs)
+        kwargs = tuple(
+            (key, rewrite(arg, change)) for key, arg in part.kwargs if defaults.get(key) != arg
+        )
         return Invoke(made.owner, args, kwargs)
 
     steps = [

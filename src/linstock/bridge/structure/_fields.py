@@ -4,10 +4,10 @@ reader's names, those that differ between calls of one instance arguments.
 
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from linstock.bridge.ir._holes import ABSENT, Context, contexts
+from linstock.bridge.ir._holes import ABSENT, Context, Place, contexts, places
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._program import ClassField, Option
 from linstock.bridge.ir._tree import (
@@ -22,9 +22,6 @@ from linstock.bridge.ir._tree import (
 )
 from linstock.bridge.structure._calls import Calls
 
-# Names that mean something else in a method.
-RESERVED = {"train", "params", "training"}
-
 
 class Solver:
     """Finds an expression for each constant of a class: a literal, a field, an argument, or a size
@@ -35,20 +32,29 @@ class Solver:
     """
 
     def __init__(
-        self, instances: Sequence[Instance], members: set[str], reserved: frozenset[str]
+        self,
+        instances: Sequence[Instance],
+        members: set[str],
+        reserved: frozenset[str],
+        taken: frozenset[str] = frozenset(),
+        declared: Mapping[Place, list[Any]] | None = None,
     ) -> None:
         """Starts with no field.
 
         Args:
             instances: The instances of the class.
             members: Names of submodules and variables, which a field cannot have too.
-            reserved: Names that the target needs itself.
+            reserved: Names that the target leaves to no field.
+            taken: Names that the target writes itself, which no argument can have.
+            declared: How each instance makes its submodules, where not every way shows it.
         """
         self.instances = instances
         self.fields: dict[str, ClassField] = {}
         self.options: dict[str, Option] = {}
         self._members = members
-        self._reserved = RESERVED | reserved
+        self._reserved = reserved
+        self.barred = taken
+        self._declared = declared or {}
         self._flags: list[ClassField] = []
 
     def finished(self) -> list[ClassField]:
@@ -111,15 +117,22 @@ class Solver:
         known = next(row for row in rows if row is not None)
         assert len(found) == len(known), (tree, found, known)
         return [
-            self._one(calls, context, [ABSENT if row is None else row[i].value for row in rows])
-            for i, context in enumerate(found)
+            self._one(
+                calls,
+                context,
+                [ABSENT if row is None else row[i].value for row in rows],
+                None if place is None else self._declared.get(place),
+            )
+            for i, (context, place) in enumerate(zip(found, places(found), strict=True))
         ]
 
-    def _one(self, calls: Calls, context: Context, values: list[Any]) -> Tree:
-        present = [value for value in values if value is not ABSENT]
+    def _one(
+        self, calls: Calls, context: Context, values: list[Any], declared: list[Any] | None
+    ) -> Tree:
+        present = [value for value in declared or values if value is not ABSENT]
         if all(_same(value, present[0]) for value in present):
             return Const(present[0])
-        by_instance = calls.by_instance(values)
+        by_instance = declared or calls.by_instance(values)
         if by_instance is None:
             return self._by_call(calls, context, values)
         if context.is_name:
@@ -133,7 +146,7 @@ class Solver:
         multiple = self._multiple(by_instance)
         if multiple is None and size is not None:
             multiple = Op("*", (size, Const(times)))
-        return multiple or self._new_field(context, by_instance)
+        return multiple or calls.known_argument(values) or self._new_field(context, by_instance)
 
     def _by_call(self, calls: Calls, context: Context, values: list[Any]) -> Tree:
         """A constant that differs between calls of one instance."""
@@ -151,7 +164,7 @@ class Solver:
             if shared and all(_same(known.values[key], by_body[key]) for key in shared):
                 known.values.update(by_body)
                 return Argument(known.name)
-        name = self._free(wanted, taken=set(self.options) | set(calls.names))
+        name = self._free(wanted, taken={*self.options, *calls.names, *self.barred})
         self.options[name] = Option(name, by_body, next(iter(by_body.values())))
         return Argument(name)
 

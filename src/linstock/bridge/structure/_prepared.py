@@ -61,14 +61,16 @@ class Prepared:
         return [without_refs(tree) for tree in self.skeletons]
 
     @functools.cached_property
+    def owners(self) -> list[Owner]:
+        """Whom its submodules stand for, in the order that they are written."""
+        trees = (*(step.tree for step in self.steps), *self.results)
+        return [owner for tree in trees for owner in owners(tree)]
+
+    @functools.cached_property
     def form(self) -> object:
         """What has to agree between bodies that are the same but for their constants."""
         numbers: dict[Owner, int] = {}
-        made = [
-            numbers.setdefault(owner, len(numbers))
-            for tree in (*(step.tree for step in self.steps), *self.results)
-            for owner in owners(tree)
-        ]
+        made = [numbers.setdefault(owner, len(numbers)) for owner in self.owners]
         results = tuple(skeleton(tree) for tree in self.results)
         return tuple(self.args.values()), tuple(self.skeletons), results, tuple(made)
 

@@ -45,7 +45,8 @@ def find_variants(prepared: list[Prepared]) -> list[Variant]:
     for body in prepared:
         by_form.setdefault(body.form, []).append(body)
     variants: list[Variant] = []
-    for group in sorted(by_form.values(), key=lambda group: -len(group[0].steps)):
+    groups = [part for group in by_form.values() for part in _by_owners(group)]
+    for group in sorted(groups, key=lambda group: -len(group[0].steps)):
         if not any(_join(variant, group) for variant in variants):
             base = group[0]
             kept: list[int | None] = list(range(len(base.steps)))
@@ -55,6 +56,29 @@ def find_variants(prepared: list[Prepared]) -> list[Variant]:
     for variant in variants:
         variant.sort(position)
     return sorted(variants, key=lambda variant: position[id(variant.members[0].body)])
+
+
+def _by_owners(group: list[Prepared]) -> list[list[Prepared]]:
+    """The bodies, apart where calls of one instance use different submodules for the same steps."""
+    if all(_is_one_for_one(pairs) for pairs in _owner_pairs(group[0], group).values()):
+        return [group]
+    apart: dict[tuple[Owner, ...], list[Prepared]] = {}
+    for body in group:
+        apart.setdefault(tuple(body.owners), []).append(body)
+    return list(apart.values())
+
+
+def _owner_pairs(base: Prepared, group: list[Prepared]) -> dict[int, set[tuple[Owner, Owner]]]:
+    """For each instance, which of its submodules stands where the base has which."""
+    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
+    for body in group:
+        known = pairs.setdefault(id(body.body.instance), set())
+        known.update(zip(base.owners, body.owners, strict=True))
+    return pairs
+
+
+def _is_one_for_one(pairs: set[tuple[Owner, Owner]]) -> bool:
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def _join(variant: Variant, group: list[Prepared]) -> bool:
@@ -70,7 +94,7 @@ def _join(variant: Variant, group: list[Prepared]) -> bool:
     if not _are_small(runs, len(kept)) or not _fit(runs, variant.runs):
         return False
     choices = _Matching(base, other, args, kept, runs).choices()
-    if choices is None:
+    if choices is None or not _keeps_owners(variant, group, kept):
         return False
     known = dict(zip(variant.runs, variant.choices, strict=True))
     if any(known.get(run, chosen) != chosen for run, chosen in zip(runs, choices, strict=True)):
@@ -83,6 +107,20 @@ def _join(variant: Variant, group: list[Prepared]) -> bool:
     variant.kept.extend([kept] * len(group))
     variant.args.extend([args] * len(group))
     return True
+
+
+def _keeps_owners(variant: Variant, group: list[Prepared], kept: list[int | None]) -> bool:
+    """Whether each instance still has one submodule for each of the base's, over all its calls."""
+    base = variant.base
+    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
+    members = [*zip(variant.members, variant.kept, strict=True), *((body, kept) for body in group)]
+    for body, own in members:
+        known = pairs.setdefault(id(body.body.instance), set())
+        for position, at in enumerate(own):
+            if at is not None:
+                trees = base.steps[position].tree, body.steps[at].tree
+                known.update(zip(*map(owners, trees), strict=True))
+    return all(map(_is_one_for_one, pairs.values()))
 
 
 def _matched_arguments(base: Prepared, other: Prepared) -> dict[int, int] | None:

@@ -48,17 +48,18 @@ class Linen:
     widest: bool = False
 
     # Names that a submodule, a variable or a field cannot have.
-    members = frozenset({*dir(Module), "name", "parent", "scope", "params"})
-    # Names that a class cannot have, and a local only if it is no builtin.
+    members = frozenset({*dir(Module), "name", "parent", "scope", "params", "train", "training"})
+    # Names that neither a class nor a local can have.
     globals = frozenset({"jax", "jnp", "nn", "partial"})
     builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
-    locals = frozenset({"jnp", "jax", "nn", "self", "train", "partial"})
+    locals = frozenset({"jnp", "jax", "nn", "self", "train"})
+    steady = frozenset({"train"})
+    method = "__call__"
 
     @property
     def imports(self) -> dict[str, str]:
         """The line that imports each name, by the name."""
         return {
-            "partial": "from functools import partial",
             "jax": "import jax",
             "jnp": "import jax.numpy as jnp",
             "nn": RUNTIMES[self.runtime],
@@ -113,7 +114,7 @@ class Linen:
             yield ""
         yield f"    @{printer.text(Global('nn.compact'))}"
         signature = ", ".join(_signature(cls, method, printer))
-        yield f"    def __call__({signature}):"
+        yield f"    def {self.method}({signature}):"
         yield from (f"        {line}" for line in body)
 
     def head(self, cls: ModuleClass, printer: Printer) -> str:
@@ -123,10 +124,13 @@ class Linen:
 
 def _signature(cls: ModuleClass, method: Method, printer: Printer) -> Iterator[str]:
     yield "self"
-    for key, name in zip(cls.args, method.args, strict=True):
-        yield f"{name}=None" if key in cls.optional else name
+    named = dict(zip(cls.args, method.args, strict=True))
+    yield from (name for key, name in named.items() if key not in cls.optional)
+    yield from (option.name for option in cls.options if not option.has_default)
+    yield from (f"{named[key]}=None" for key in cls.optional)
     for option in cls.options:
-        yield f"{option.name}={printer.text(literal(option.default))}"
+        if option.has_default:
+            yield f"{option.name}={printer.text(literal(option.default))}"
     if cls.uses_train:
         yield "train: bool = False"
 
