@@ -4,11 +4,12 @@ from typing import Any
 
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, method
+from linstock.bridge.ir._tree import Attr, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower.aten.elementwise import number
 from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
 
@@ -26,7 +27,7 @@ def slice_scatter(
     dim: int = 0,
     start: Any = None,
     end: Any = None,
-    step: int = 1,
+    step: Any = 1,
 ) -> Value:
     items = items_at(dim % self.rank, self.rank, span(build, start, end, step))
     return build.result(_written(build, self, items, src))
@@ -56,9 +57,7 @@ def index_put(
     return _changed(build, self, items, "add" if accumulate else "set", build.plain(values))
 
 
-def _changed(
-    build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree | Any
-) -> Value:
+def _changed(build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree) -> Value:
     """`value.at[items].how(new)`."""
     return build.result(method(Index(_at(build.plain(value)), items), how, new))
 
@@ -84,14 +83,15 @@ def index_add(
 ) -> Value:
     items = (*[Span()] * (dim % self.rank), build.plain(index))
     new = build.plain(source)
-    return _changed(build, self, items, "add", new if alpha == 1 else Op("*", (Const(alpha), new)))
+    return _changed(
+        build, self, items, "add", new if alpha == 1 else Op("*", (number(build, alpha), new))
+    )
 
 
 @lowers("aten.index_fill")
 def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
     items = (*[Span()] * (dim % self.rank), build.plain(index))
-    new = build.plain(value) if isinstance(value, Value) else value
-    return _changed(build, self, items, "set", new)
+    return _changed(build, self, items, "set", number(build, value))
 
 
 @lowers("aten.scatter.src")
@@ -133,7 +133,7 @@ def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, h
         raise LoweringError("a scatter into a single number")
     items = places(build, index, dim % value.rank)
     if not isinstance(new, Value):
-        return _changed(build, value, items, how, new)
+        return _changed(build, value, items, how, number(build, new))
     tree = build.plain(new)
     if new.shape != index.shape:
         tree = Index(tree, tuple(Span(None, build.size(size)) for size in index.shape))

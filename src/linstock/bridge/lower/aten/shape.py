@@ -9,9 +9,10 @@ from linstock.bridge.ir._tree import Const, Index, Op, Seq, Span, Tree, call
 from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Value
 from linstock.bridge.layers import PAD_MODES
 from linstock.bridge.lower._builder import Builder, dtype_tree
-from linstock.bridge.lower._rows import Row, add_row, lowers
+from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at, remove_axis
 from linstock.bridge.lower._shapes import reshape as reshaped
+from linstock.bridge.lower.aten.elementwise import number as number_tree
 
 LAST = 9223372036854775807
 
@@ -51,21 +52,17 @@ def permute(build: Builder, self: Value, dims: list[int]) -> Value:
     return relabeled(build, self, [dim % self.rank for dim in dims])
 
 
-@lowers("aten.transpose", "aten.swapaxes", "aten.swapdims", accepts="stretched facet folded")
-def transpose(
-    build: Builder,
-    self: Value,
-    dim0: int | None = None,
-    dim1: int | None = None,
-    axis0: int | None = None,
-    axis1: int | None = None,
-) -> Value:
-    one, other = (dim0, dim1) if axis0 is None else (axis0, axis1)
-    assert one is not None
-    assert other is not None
+@lowers(
+    "aten.transpose",
+    "aten.swapaxes",
+    "aten.swapdims",
+    accepts="stretched facet folded",
+    names={"axis0": "dim0", "axis1": "dim1"},
+)
+def transpose(build: Builder, self: Value, dim0: int, dim1: int) -> Value:
     axes = list(range(self.rank))
     if axes:
-        axes[one], axes[other] = axes[other], axes[one]
+        axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return relabeled(build, self, axes)
 
 
@@ -230,9 +227,10 @@ def flip(build: Builder, self: Value, dims: list[int]) -> Value:
 @lowers("aten.roll")
 def roll(build: Builder, self: Value, shifts: Any, dims: Any = ()) -> Value:
     if not dims:
-        return build.result(call("jnp.roll", build.plain(self), shifts[0]))
+        return build.result(call("jnp.roll", build.plain(self), build.size(shifts[0])))
     axes = tuple(self.position(dim) for dim in dims)
-    shift, axis = (shifts[0], axes[0]) if len(axes) == 1 else (tuple(shifts), axes)
+    by = build.sizes(shifts)
+    shift, axis = (by[0], axes[0]) if len(axes) == 1 else (by, axes)
     return build.result(call("jnp.roll", build.tree(self), shift, axis=axis), order=self.order)
 
 
@@ -276,7 +274,7 @@ def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any)
     )
     settings: dict[str, Any] = {} if jax_mode == "constant" else {"mode": jax_mode}
     if jax_mode == "constant" and number:
-        settings["constant_values"] = number
+        settings["constant_values"] = number_tree(build, number)
     return build.result(call("jnp.pad", build.tree(value), pairs, **settings), order=value.order)
 
 
@@ -307,12 +305,13 @@ def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
     return reshaped(build, moved, build.shape)
 
 
-@lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(build: Builder, self: Value, repeats: int, dim: int | None = None) -> Value:
+@lowers("aten.repeat_interleave.self_int", ignores="output_size")
+def repeat_interleave(build: Builder, self: Value, repeats: Any, dim: int | None = None) -> Value:
+    count = build.size(repeats)
     if dim is None:
-        return build.result(call("jnp.repeat", build.plain(self), repeats))
+        return build.result(call("jnp.repeat", build.plain(self), count))
     return build.result(
-        call("jnp.repeat", build.tree(self), repeats, axis=self.position(dim)), order=self.order
+        call("jnp.repeat", build.tree(self), count, axis=self.position(dim)), order=self.order
     )
 
 
@@ -327,7 +326,7 @@ def pixel_unshuffle(build: Builder, self: Value, downscale_factor: int) -> Value
 
 
 @lowers("aten.channel_shuffle", "aten.native_channel_shuffle")
-def channel_shuffle(build: Builder, self: Value, groups: int) -> Value:
+def channel_shuffle(build: Builder, self: Value, groups: Any) -> Value:
     batch, channels, *spatial = self.shape
     opened = reshaped(build, self, (batch, groups, channels // groups, *spatial))
     moved = opened.relabeled([0, 2, 1, *range(3, opened.rank)])
@@ -413,12 +412,21 @@ def _join(function: str) -> Any:
 
 
 for _name, _function in JOINS.items():
-    add_row(Row(f"aten.{_name}", _join(_function), frozenset(), __file__))
+    lowers(f"aten.{_name}")(_join(_function))
 
 
 @lowers("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d")
 def atleast(build: Builder, self: Value) -> Value:
     return reshaped(build, self, build.shape)
+
+
+@lowers("aten.atleast_1d.Sequence", "aten.atleast_2d.Sequence", "aten.atleast_3d.Sequence")
+def atleast_of_each(build: Builder, tensors: list[Value]) -> list[Value]:
+    """Every tensor by itself."""
+    return [
+        reshaped(build.expecting(part), tensor, part.shape)
+        for tensor, part in zip(tensors, build.parts, strict=True)
+    ]
 
 
 @lowers("aten.ravel")

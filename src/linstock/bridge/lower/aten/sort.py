@@ -57,7 +57,7 @@ def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = Tru
 
 @lowers("aten.kthvalue")
 def kthvalue(
-    build: Builder, self: Value, k: int, dim: int = -1, keepdim: bool = False
+    build: Builder, self: Value, k: Any, dim: int = -1, keepdim: bool = False
 ) -> list[Value]:
     return _at_rank(build, self, dim, keepdim, k - 1)
 
@@ -82,7 +82,7 @@ def median_of_all(build: Builder, self: Value) -> Value:
     return build.result(Index(flat, (build.size((count - 1) // 2),)))
 
 
-def _at_rank(build: Builder, value: Value, dim: int, keepdim: bool, rank: int) -> list[Value]:
+def _at_rank(build: Builder, value: Value, dim: int, keepdim: bool, rank: Any) -> list[Value]:
     """The entry, and its index, that stands at a place in sorted order along one axis."""
     axis = value.position(dim)
     last = dim % value.rank
