@@ -164,6 +164,7 @@ def convolution(
     output_padding: Any,
     groups: Any,
 ) -> Value:
+    """As `conv2d`, or `conv_transpose2d` where it is transposed."""
     if transposed:
         return conv_transpose(
             build, input, weight, bias, stride, padding, output_padding, groups, dilation

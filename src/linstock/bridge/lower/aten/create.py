@@ -36,16 +36,19 @@ def filled(build: Builder, given: Any) -> Value:
 
 @lowers("aten.zeros", "aten.zeros_like", "aten.new_zeros", "aten.zero", ignores="self size dtype")
 def zeros(build: Builder) -> Value:
+    """`jnp.zeros`, or the number 0 where it broadcasts."""
     return filled(build, 0)
 
 
 @lowers("aten.ones", "aten.ones_like", "aten.new_ones", ignores="self size dtype")
 def ones(build: Builder) -> Value:
+    """`jnp.ones`, or the number 1 where it broadcasts."""
     return filled(build, 1)
 
 
 @lowers("aten.full", "aten.full_like", "aten.new_full", ignores="self size dtype")
 def full(build: Builder, fill_value: Any) -> Value:
+    """`jnp.full`, or the number where it broadcasts."""
     return filled(build, fill_value)
 
 
@@ -126,11 +129,13 @@ def _stretched_along(build: Builder, vector: Value, at: int, shape: tuple[Size, 
 
 @lowers("aten.scalar_tensor", ignores="dtype")
 def scalar_tensor(build: Builder, s: Any) -> Value:
+    """The number."""
     return filled(build, s)
 
 
 @lowers("aten.fill", ignores="self")
 def fill(build: Builder, value: Any) -> Value:
+    """`jnp.full`, or the number where it broadcasts."""
     return filled(build, value)
 
 

@@ -522,11 +522,13 @@ def polar(build: Builder, abs: Value, angle: Value) -> Value:
 
 @lowers("aten.clamp_min", accepts="elementwise")
 def clamp_min(build: Builder, self: Value, min: Any) -> Value:
+    """`jnp.maximum`."""
     return clamp(build, self, min=min)
 
 
 @lowers("aten.clamp_max", accepts="elementwise")
 def clamp_max(build: Builder, self: Value, max: Any) -> Value:
+    """`jnp.minimum`."""
     return clamp(build, self, max=max)
 
 
@@ -535,6 +537,7 @@ def clamp_max(build: Builder, self: Value, max: Any) -> Value:
 
 @lowers("aten.to", "aten._to_copy", accepts="elementwise", ignores="dtype other")
 def to(build: Builder, self: Value) -> Value:
+    """`.astype`, where the dtype changes."""
     return cast(build, self)
 
 
@@ -554,6 +557,7 @@ def cast(build: Builder, value: Value) -> Value:
 
 @lowers("aten.type_as", accepts="elementwise", ignores="other")
 def type_as(build: Builder, self: Value) -> Value:
+    """`.astype`, where the dtype changes."""
     return cast(build, self)
 
 
@@ -567,6 +571,7 @@ def type_as(build: Builder, self: Value) -> Value:
     accepts="elementwise facet stretched folded",
 )
 def same(build: Builder, self: Value) -> Value:
+    """The value itself: arrays never change."""
     return self
 
 

@@ -19,6 +19,7 @@ from linstock.bridge.lower.aten.shape import LAST, pick
 def slice_(
     build: Builder, self: Value, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
 ) -> Value:
+    """`x[start:end:step]` along the axis."""
     axis = dim % self.rank
     if self.shape == build.shape:
         return self
@@ -56,6 +57,7 @@ def span(build: Builder, start: Any, end: Any, step: Any) -> Span:
 
 @lowers("aten.select", accepts="facet")
 def select(build: Builder, self: Value, dim: int, index: Any) -> Value:
+    """`x[..., index, ...]`."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     part = Value(None, build.shape, build.dtype)
@@ -64,6 +66,7 @@ def select(build: Builder, self: Value, dim: int, index: Any) -> Value:
 
 @lowers("aten.narrow")
 def narrow(build: Builder, self: Value, dim: int, start: Any, length: Any) -> Value:
+    """`x[start : start + length]` along the axis."""
     if isinstance(start, Value):
         raise LoweringError("a slice that starts where values say")
     end = start + length
@@ -72,6 +75,7 @@ def narrow(build: Builder, self: Value, dim: int, start: Any, length: Any) -> Va
 
 @lowers("aten.index", "aten._unsafe_index", accepts="facet stretched")
 def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
+    """`x[..., indices, ...]`; a new axis where the indices count up."""
     refuse_masks(indices)
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
@@ -156,6 +160,7 @@ def places(build: Builder, index: Value, axis: int) -> tuple[Tree, ...]:
 
 @lowers("aten.take")
 def take(build: Builder, self: Value, index: Value) -> Value:
+    """An index into the flattened array."""
     flat = method(build.plain(self), "reshape", -1)
     return build.result(Index(flat, (build.plain(index),)))
 
@@ -208,6 +213,7 @@ def masked_scatter(build: Builder, self: Value, mask: Value, source: Value) -> V
 
 @lowers("aten.bucketize", ignores="out_int32")
 def bucketize(build: Builder, self: Any, boundaries: Value, right: bool = False) -> Value:
+    """`jnp.searchsorted`."""
     return searchsorted(build, boundaries, self, right=right)
 
 

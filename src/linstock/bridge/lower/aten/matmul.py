@@ -21,6 +21,7 @@ LETTERS = "bhijklmnopqrs"
     names={"mat2": "other", "vec": "other", "tensor": "other"},
 )
 def matmul(build: Builder, self: Value, other: Value) -> Value:
+    """`@`, or `jnp.einsum` where the axes are stored in another order."""
     return product(build, self, other)
 
 

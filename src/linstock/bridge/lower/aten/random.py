@@ -60,6 +60,7 @@ def broadcast_axes(value: Value) -> tuple[int, ...]:
     names={"self": "input"},
 )
 def alpha_dropout(build: Builder, input: Value, p: float) -> Value:
+    """Nothing, where the rate is zero."""
     if p == 0:
         return input
     raise LoweringError("alpha dropout has no Linen twin")

@@ -112,6 +112,7 @@ def _extreme(name: str) -> Any:
         places = reduced(build.expecting(dtype=dtypes.INT64), f"jnp.arg{name}", self, dim, keepdim)
         return [values, places]
 
+    lower.__doc__ = f"`jnp.{name}` and `jnp.arg{name}`."
     return lower
 
 
@@ -119,6 +120,7 @@ def _extreme_of_all(name: str) -> Any:
     def lower(build: Builder, self: Value) -> Value:
         return reduced(build, f"jnp.{name}", self, None, False)
 
+    lower.__doc__ = f"`jnp.{name}`."
     return lower
 
 
@@ -152,6 +154,7 @@ def _arg(build: Builder, function: str, value: Value, dim: int | None, keepdim: 
 def aminmax(
     build: Builder, self: Value, dim: int | None = None, keepdim: bool = False
 ) -> list[Value]:
+    """`jnp.min` and `jnp.max`."""
     build = build.expecting(build.parts[0])
     return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
 
@@ -179,6 +182,8 @@ lowers(*_overloads("std_mean"))(_moments("jnp.std"))
 
 
 def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
+    if not value.rank:
+        raise LoweringError("a softmax of a single number")
     axis = value.position(dim)
     settings = {} if axis == value.rank - 1 else {"axis": axis}
     return build.result(call(function, build.tree(value), **settings), order=value.order)
@@ -218,6 +223,8 @@ def _cumulative(function: str) -> Any:
         if self.facet == Fill(0):
             return Value(None, build.shape, build.dtype, facet=Fill(0))
         value = _in_result_type(build, build.spread(build.computed(self)))
+        if not value.rank:
+            return value
         tree = call(function, build.tree(value), axis=value.position(dim))
         return build.result(tree, order=value.order)
 

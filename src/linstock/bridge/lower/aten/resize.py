@@ -87,6 +87,7 @@ def _resized(
     ignores="output_size",
 )
 def nearest_exact(build: Builder, input: Value, scale_factors: Scales = None) -> Value:
+    """`jax.image.resize`."""
     target = _exact_target(build, input, scale_factors)
     return _resized(build, input, target, "nearest")
 
@@ -95,7 +96,7 @@ def _exact_target(build: Builder, value: Value, scales: Scales) -> tuple[Size, .
     """The new shape, where going by sizes, as JAX does, is going by PyTorch's factors too."""
     target = _target(build, value, scales)
     if not _is_exact(value, target, scales):
-        raise LoweringError(f"a scale of {list(scales or ())} that does not lead to whole sizes")
+        raise LoweringError(f"a scale of {scales} that does not lead to whole sizes")
     return target
 
 
@@ -134,6 +135,7 @@ def _linear_name(value: Value) -> str:
 def linear_antialiased(
     build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
+    """`jax.image.resize`, which antialiases."""
     if align_corners:
         raise LoweringError("antialiased resizing with aligned corners")
     target = _exact_target(build, input, scale_factors)
@@ -155,6 +157,7 @@ def cubic_antialiased(
 def cubic(
     build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
+    """A matrix of cubic weights an axis."""
     return _along_axes(build, input, scale_factors, align_corners, _cubic_weights)
 
 

@@ -15,6 +15,7 @@ from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
 @lowers("aten.select_scatter")
 def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any) -> Value:
+    """`x.at[..., index].set(src)`."""
     items = items_at(dim % self.rank, self.rank, build.size(index))
     return build.result(_written(build, self, items, src))
 
@@ -29,6 +30,7 @@ def slice_scatter(
     end: Any = None,
     step: Any = 1,
 ) -> Value:
+    """`x.at[..., start:end:step].set(src)`."""
     items = items_at(dim % self.rank, self.rank, span(build, start, end, step))
     return build.result(_written(build, self, items, src))
 
@@ -50,6 +52,7 @@ def index_put(
     values: Value,
     accumulate: bool = False,
 ) -> Value:
+    """`x.at[indices].set(values)`, or `.add`."""
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype == dtypes.BOOL:
         return _masked_put(build, self, indices[0], values, accumulate)
     refuse_masks(indices)
@@ -73,6 +76,7 @@ def _masked_put(build: Builder, value: Value, mask: Value, new: Value, accumulat
 
 @lowers("aten.index_copy")
 def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Value) -> Value:
+    """`x.at[..., index].set(source)`."""
     items = (*[Span()] * (dim % self.rank), build.plain(index))
     return _changed(build, self, items, "set", build.plain(source))
 
@@ -90,22 +94,26 @@ def index_add(
 
 @lowers("aten.index_fill")
 def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    """`x.at[..., index].set(value)`."""
     items = (*[Span()] * (dim % self.rank), build.plain(index))
     return _changed(build, self, items, "set", number(build, value))
 
 
 @lowers("aten.scatter.src")
 def scatter(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    """`x.at[places].set(src)`."""
     return _scattered(build, self, dim, index, src, "set")
 
 
 @lowers("aten.scatter.value")
 def scatter_value(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    """`x.at[places].set(value)`."""
     return _scattered(build, self, dim, index, value, "set")
 
 
 @lowers("aten.scatter_add")
 def scatter_add(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    """`x.at[places].add(src)`."""
     return _scattered(build, self, dim, index, src, "add")
 
 
@@ -122,6 +130,7 @@ def scatter_reduce(
     reduce: str,
     include_self: bool = True,
 ) -> Value:
+    """`x.at[places].add(src)`, or `.multiply`, `.max`, `.min`."""
     if reduce not in REDUCTIONS or not include_self:
         raise LoweringError(f"a scatter that reduces by {reduce}, include_self={include_self}")
     return _scattered(build, self, dim, index, src, REDUCTIONS[reduce])

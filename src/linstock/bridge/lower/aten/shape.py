@@ -27,6 +27,7 @@ LAST = 9223372036854775807
     ignores="other",
 )
 def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Value:
+    """`.reshape`, in the order that the axes are stored in where that is possible."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     written = size if size is not None else shape
@@ -40,6 +41,7 @@ def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Va
     ignores="start_dim end_dim dim sizes",
 )
 def flatten(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     if self.shape == build.shape:
         return self
     if isinstance(self.facet, Folded):
@@ -49,6 +51,7 @@ def flatten(build: Builder, self: Value) -> Value:
 
 @lowers("aten.permute", accepts="stretched facet folded")
 def permute(build: Builder, self: Value, dims: list[int]) -> Value:
+    """Nothing: the axes get other names, and move where an operation needs them elsewhere."""
     return relabeled(build, self, [dim % self.rank for dim in dims])
 
 
@@ -60,6 +63,7 @@ def permute(build: Builder, self: Value, dims: list[int]) -> Value:
     names={"axis0": "dim0", "axis1": "dim1"},
 )
 def transpose(build: Builder, self: Value, dim0: int, dim1: int) -> Value:
+    """Nothing, as `permute`."""
     axes = list(range(self.rank))
     if axes:
         axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
@@ -68,6 +72,7 @@ def transpose(build: Builder, self: Value, dim0: int, dim1: int) -> Value:
 
 @lowers("aten.numpy_T", accepts="stretched facet folded")
 def numpy_transpose(build: Builder, self: Value) -> Value:
+    """Nothing, as `permute`."""
     return relabeled(build, self, list(reversed(range(self.rank))))
 
 
@@ -80,6 +85,7 @@ def numpy_transpose(build: Builder, self: Value) -> Value:
     accepts="stretched facet folded",
 )
 def matrix_transpose(build: Builder, self: Value) -> Value:
+    """Nothing, as `permute`."""
     if self.dtype.is_complex:
         raise LoweringError("the transpose of a complex matrix, which may be its conjugate's")
     return self if self.rank < 2 else transpose(build, self, -2 % self.rank, -1 % self.rank)
@@ -87,6 +93,7 @@ def matrix_transpose(build: Builder, self: Value) -> Value:
 
 @lowers("aten.movedim", "aten.moveaxis", accepts="stretched facet folded")
 def movedim(build: Builder, self: Value, source: Any, destination: Any) -> Value:
+    """Nothing, as `permute`."""
     sources = [axis % self.rank for axis in ([source] if isinstance(source, int) else source)]
     targets = [
         axis % self.rank
@@ -110,11 +117,15 @@ def relabeled(build: Builder, value: Value, axes: list[int]) -> Value:
 
 @lowers("aten.unsqueeze", accepts="stretched facet folded")
 def unsqueeze(build: Builder, self: Value, dim: int) -> Value:
+    """`x[:, None]`."""
     return insert_axis(build, self, dim % (self.rank + 1))
 
 
 @lowers("aten.squeeze", accepts="stretched facet folded")
 def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
+    """`.squeeze`, or an index."""
+    if not self.rank:
+        return self
     dims = range(self.rank) if dim is None else [dim] if isinstance(dim, int) else dim
     for axis in sorted({axis % self.rank for axis in dims}, reverse=True):
         if self.shape[axis] == 1:
@@ -130,6 +141,7 @@ def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
     ignores="size other",
 )
 def expand(build: Builder, self: Value) -> Value:
+    """Nothing: the axes broadcast, and are written out by `jnp.broadcast_to` where that matters."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     if self.shape == build.shape:
@@ -190,6 +202,7 @@ def split(build: Builder, self: Value, dim: int = 0) -> Any:
 
 @lowers("aten.unbind")
 def unbind(build: Builder, self: Value, dim: int = 0) -> list[Value]:
+    """An index for each part that is read."""
     place = build.expected.place
     made = []
     for i, part in enumerate(build.parts):
@@ -236,6 +249,7 @@ def roll(build: Builder, self: Value, shifts: Any, dims: Any = ()) -> Value:
 
 @lowers("aten.constant_pad_nd", accepts="keeps_axes")
 def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) -> Value:
+    """`jnp.pad`; negative widths are a slice."""
     return padded(build, self, pad, "constant", value)
 
 
@@ -243,16 +257,19 @@ def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) ->
 def pad(
     build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None
 ) -> Value:
+    """`jnp.pad`; negative widths are a slice."""
     return padded(build, self, pad, mode, value)
 
 
 @lowers("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
 def reflection_pad(build: Builder, self: Value, padding: list[Any]) -> Value:
+    """`jnp.pad` with `mode="reflect"`."""
     return padded(build, self, padding, "reflect", None)
 
 
 @lowers("aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
 def replication_pad(build: Builder, self: Value, padding: list[Any]) -> Value:
+    """`jnp.pad` with `mode="edge"`."""
     return padded(build, self, padding, "replicate", None)
 
 
@@ -297,6 +314,7 @@ def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -
 
 @lowers("aten.pixel_shuffle")
 def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     *front, channels, height, width = self.shape
     r = upscale_factor
     opened = reshaped(build, self, (*front, channels // r**2, r, r, height, width))
@@ -317,6 +335,7 @@ def repeat_interleave(build: Builder, self: Value, repeats: Any, dim: int | None
 
 @lowers("aten.pixel_unshuffle")
 def pixel_unshuffle(build: Builder, self: Value, downscale_factor: int) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     *front, channels, height, width = self.shape
     r = downscale_factor
     opened = reshaped(build, self, (*front, channels, height // r, r, width // r, r))
@@ -327,6 +346,7 @@ def pixel_unshuffle(build: Builder, self: Value, downscale_factor: int) -> Value
 
 @lowers("aten.channel_shuffle", "aten.native_channel_shuffle")
 def channel_shuffle(build: Builder, self: Value, groups: Any) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     batch, channels, *spatial = self.shape
     opened = reshaped(build, self, (batch, groups, channels // groups, *spatial))
     moved = opened.relabeled([0, 2, 1, *range(3, opened.rank)])
@@ -335,6 +355,7 @@ def channel_shuffle(build: Builder, self: Value, groups: Any) -> Value:
 
 @lowers("aten.broadcast_tensors", accepts="stretched facet")
 def broadcast_tensors(build: Builder, tensors: list[Value]) -> list[Value]:
+    """Nothing, as `expand`."""
     made = []
     for tensor, part in zip(tensors, build.parts, strict=True):
         made.append(expand(build.expecting(part), tensor))
@@ -417,6 +438,7 @@ for _name, _function in JOINS.items():
 
 @lowers("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d")
 def atleast(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     return reshaped(build, self, build.shape)
 
 
@@ -431,6 +453,7 @@ def atleast_of_each(build: Builder, tensors: list[Value]) -> list[Value]:
 
 @lowers("aten.ravel")
 def ravel(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     return reshaped(build, self, build.shape)
 
 

@@ -10,12 +10,15 @@ from linstock.bridge.lower._rows import lowers
 
 
 def _axis(value: Value, dim: int) -> dict[str, int]:
+    if not value.rank:
+        raise LoweringError("a single number to sort")
     axis = value.position(dim)
     return {} if axis == value.rank - 1 else {"axis": axis}
 
 
 @lowers("aten.sort", ignores="stable")
 def sort(build: Builder, self: Value, dim: int = -1, descending: bool = False) -> list[Value]:
+    """`jnp.sort` and `jnp.argsort`."""
     settings: dict[str, Any] = _axis(self, dim) | ({"descending": True} if descending else {})
     best, where = build.parts
     x = build.tree(self)
@@ -59,6 +62,7 @@ def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = Tru
 def kthvalue(
     build: Builder, self: Value, k: Any, dim: int = -1, keepdim: bool = False
 ) -> list[Value]:
+    """The entry at its place in `jnp.sort`, and in `jnp.argsort`."""
     return _at_rank(build, self, dim, keepdim, k - 1)
 
 
