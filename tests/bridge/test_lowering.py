@@ -43,6 +43,8 @@ TENSORS = {
         lambda t: torch.add(t, t[0], alpha=3),
         lambda t: torch.div(t, 0.3, rounding_mode="floor"),
         lambda t: torch.div(t, 0.3, rounding_mode="trunc"),
+        lambda t: torch.div((9 * t).long() * 2**24 + 3, -2, rounding_mode="trunc"),
+        lambda t: torch.arange(0, 2.5, 0.5, dtype=torch.int64) + t.long(),
         lambda t: t % 0.7,
         lambda t: torch.fmod(t, 0.7),
         lambda t: t.long() ** 2.0,
@@ -80,7 +82,7 @@ TENSORS = {
         lambda t: F.glu(torch.cat([t, t * 2], -1)),
         lambda t: F.hardtanh(t, -0.3, 0.4),
         lambda t: F.elu(t, 0.5) + F.celu(t, 2.0) + F.leaky_relu(t, 0.2),
-        lambda t: F.softplus(t, beta=2),
+        lambda t: F.softplus(t, beta=2) + F.softplus(9 * t, beta=0.1),
         lambda t: F.gelu(t) + F.gelu(t, approximate="tanh"),
         lambda t: F.prelu(t, t[0, :, 0, 0]),
     ),
@@ -109,6 +111,8 @@ TENSORS = {
         lambda t: F.pad(t, (1, 1, 2, 0), mode="reflect"),
         lambda t: F.pad(t, (1, 1, 2, 0), mode="replicate"),
         lambda t: F.pad(t, (1, 1, 2, 0), mode="circular"),
+        lambda t: F.pad(t, (-5, 3, -1, 2), mode="replicate"),
+        lambda t: F.pad(t, (-3, 4, 2, -3), mode="reflect"),
     ),
     "new tensors": (
         (floats(*CUBE),),
@@ -260,6 +264,7 @@ TENSORS = {
     "numbers without axes": (
         (floats(*CUBE),),
         lambda t: (t.sum().sum(0), t.sum().max(0)[0], t.sum().argmax(), t.sum().cumsum(0)),
+        lambda t: torch.meshgrid(t[0, 0, 0, 0], t[0, 0, 0], indexing="xy")[0],
         lambda t: (t.sum().squeeze(0), t.sum().flatten(), torch.argmax(t, None, True)),
     ),
     "norms of all entries": (
@@ -272,6 +277,10 @@ TENSORS = {
         lambda p, y: F.cross_entropy(p, y),
         lambda p, y: F.cross_entropy(p, y, weight=torch.arange(1, 6.0), ignore_index=2),
         lambda p, y: F.nll_loss(p.log_softmax(1), y, reduction="none"),
+        lambda p, y: F.nll_loss(p.masked_fill(p < 0, -torch.inf), p.argmax(1)),
+        lambda p, y: F.nll_loss(
+            p.masked_fill(p < 0, -torch.inf), p.argmax(1), weight=torch.arange(1, 6.0)
+        ),
         lambda p, y: F.multi_margin_loss(p, y),
     ),
 }
@@ -434,6 +443,7 @@ def test_convolutions_with_loose_weights_agree_with_pytorch(convert, layout):
             "smooth",
         ),
         (lambda t: F.softplus(t, threshold=1), "threshold"),
+        (lambda t: F.softplus(t, beta=10, threshold=5), "threshold"),
         (lambda t: torch.linalg.norm(t[0, 0], 2), "norm of matrices of the kind 2"),
         (lambda t: torch.linalg.norm(t[0, 0], "nuc"), "norm of matrices of the kind nuc"),
         (
@@ -441,6 +451,7 @@ def test_convolutions_with_loose_weights_agree_with_pytorch(convert, layout):
             "`upper=True`",
         ),
         (lambda t: t.sum().softmax(0), "single number"),
+        (lambda t: torch.tensordot(t, t[:1], ([0], [0])), "axes of different sizes"),
         (lambda t: t.sum().sort()[0], "single number"),
     ],
 )

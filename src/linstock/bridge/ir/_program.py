@@ -144,7 +144,9 @@ class Way:
             return True
         for shapes in self.shapes:
             first, second = shapes.get(one.of), shapes.get(other.of)
-            if first is None or second is None or first[one.axis] != second[other.axis]:
+            if first is None or second is None or one.axis >= len(first):
+                return False
+            if first[one.axis] != second[other.axis]:
                 return False
             if isinstance(first[one.axis], int):  # equal by chance
                 return False

@@ -20,7 +20,8 @@ def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Va
         return Value(None, build.shape, build.dtype, facet=Iota(0, start))
     bounds = [number(build, bound) for bound in (start, end, step)]
     settings: dict[str, Any] = {}
-    if build.dtype.is_floating_point:
+    is_rounded = any(isinstance(bound, float) for bound in (start, end, step))
+    if build.dtype.is_floating_point or is_rounded:
         settings["dtype"] = dtype_tree(build.dtype)
     return build.result(call("jnp.arange", *(bounds if step != 1 else bounds[:2]), **settings))
 
@@ -119,7 +120,7 @@ def meshgrid(build: Builder, tensors: list[Value], indexing: str = "ij") -> list
 
 
 def _stretched_along(build: Builder, vector: Value, at: int, shape: tuple[Size, ...]) -> Value:
-    value = vector
+    value = vector if vector.rank else insert_axis(build, vector, 0)
     for axis in range(len(shape)):
         if axis != at:
             value = insert_axis(build, value, axis)

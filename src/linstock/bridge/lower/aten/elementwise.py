@@ -391,16 +391,12 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
                 return Op("/", (x, y))
             case "floor":
                 return Op("//", (x, y))
-            case _:
+            case _ if build.dtype.is_floating_point:
                 return call("jnp.trunc", Op("/", (x, y)))
+            case _:  # a quotient of floats would not be exact
+                return Op("//", (Op("-", (x, call("jnp.fmod", x, y))), y))
 
-    value = _checked(build, build.elementwise(divided, self, other), self, other)
-    if rounding_mode == "trunc" and not build.dtype.is_floating_point:
-        assert value.tree is not None
-        return build.result(
-            method(value.tree, "astype", dtype_tree(build.dtype)), order=value.order
-        )
-    return value
+    return _checked(build, build.elementwise(divided, self, other), self, other)
 
 
 @lowers("aten.pow", accepts="elementwise")

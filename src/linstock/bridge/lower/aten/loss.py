@@ -370,7 +370,9 @@ def _picked_loss(
     hot: Tree = build.add(call("nn.one_hot", labels, classes, **settings), value.shape)
     if weight is not None:
         hot = build.add(_times(hot, _along(build, weight, value, axis)), value.shape)
-    product = _times(hot, scores)
+    # The score of another class may be minus infinity, which no factor of zero takes away.
+    picked = call("jnp.where", hot, scores, 0)
+    product = picked if weight is None else _times(hot, picked)
     if reduction == MEAN:
         total = Op("/", (call("jnp.sum", product), call("jnp.sum", hot)))
         return build.result(Op("neg", (total,)))

@@ -152,6 +152,8 @@ def tensordot(
     build: Builder, self: Value, other: Value, dims_self: list[int], dims_other: list[int]
 ) -> Value:
     axes = (tuple(dims_self), tuple(dims_other))
+    if any(self.shape[i] != other.shape[j] for i, j in zip(*axes, strict=True)):
+        raise LoweringError("a product along axes of different sizes, one of which broadcasts")
     return build.result(call("jnp.tensordot", build.plain(self), build.plain(other), axes=axes))
 
 

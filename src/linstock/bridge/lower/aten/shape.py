@@ -281,22 +281,38 @@ def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any)
     widths: dict[int, tuple[Any, Any]] = {}
     for i in range(0, len(pad), 2):
         widths[value.rank - 1 - i // 2] = (pad[i], pad[i + 1])
-    if any(isinstance(width, int) and width < 0 for pair in widths.values() for width in pair):
-        value = _cropped(build, value, widths)
-        widths = {axis: (_grown(low), _grown(high)) for axis, (low, high) in widths.items()}
-        if all(pair == (0, 0) for pair in widths.values()):
-            return value
-    pairs = tuple(
-        tuple(build.size(width) for width in widths.get(axis, (0, 0))) for axis in value.order
-    )
-    settings: dict[str, Any] = {} if jax_mode == "constant" else {"mode": jax_mode}
-    if jax_mode == "constant" and number:
-        settings["constant_values"] = number_tree(build, number)
-    return build.result(call("jnp.pad", build.tree(value), pairs, **settings), order=value.order)
+    if not any(isinstance(width, int) and width < 0 for width in pad):
+        return _grown(build, value, widths, jax_mode, number)
+    more = {axis: (_more(low), _more(high)) for axis, (low, high) in widths.items()}
+    if not any(any(pair) for pair in more.values()):
+        return _cropped(build, value, widths)
+    if mode in ("constant", "circular"):
+        return _grown(build, _cropped(build, value, widths), more, jax_mode, number)
+    # Here what is cut off at one side may come back at the other.
+    return _cropped(build, _grown(build, value, more, jax_mode, number), widths)
 
 
-def _grown(width: Any) -> Any:
+def _more(width: Any) -> Any:
     return max(width, 0) if isinstance(width, int) else width
+
+
+def _grown(
+    build: Builder, value: Value, widths: dict[int, tuple[Any, Any]], mode: str, number: Any
+) -> Value:
+    """`jnp.pad`."""
+    shape = list(value.shape)
+    for axis, (low, high) in widths.items():
+        shape[axis] = shape[axis] + low + high
+    pairs = tuple(build.sizes(widths.get(axis, (0, 0))) for axis in value.order)
+    settings: dict[str, Any] = {} if mode == "constant" else {"mode": mode}
+    if mode == "constant" and number:
+        settings["constant_values"] = number_tree(build, number)
+    tree = call("jnp.pad", build.tree(value), pairs, **settings)
+    return build.result(tree, order=value.order, shape=tuple(shape))
+
+
+def _less(width: Any) -> int:
+    return max(-width, 0) if isinstance(width, int) else 0
 
 
 def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -> Value:
@@ -304,7 +320,7 @@ def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -
     items = []
     for axis in value.order:
         left, right = widths.get(axis, (0, 0))
-        start, stop = max(-left, 0), max(-right, 0)
+        start, stop = _less(left), _less(right)
         shape[axis] = shape[axis] - start - stop
         items.append(Span(Const(start) if start else None, Const(-stop) if stop else None))
     return build.result(

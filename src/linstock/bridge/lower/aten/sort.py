@@ -44,6 +44,8 @@ def msort(build: Builder, self: Value) -> Value:
 @lowers("aten.topk", ignores="sorted")
 def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = True) -> list[Value]:
     """`jax.lax.top_k` works on the last axis; it also returns the largest first."""
+    if not self.rank:
+        raise LoweringError("a single number to choose from")
     last = dim % self.rank
     order = (*[axis for axis in self.order if axis != last], last)
     x = build.tree(self, order)
@@ -137,6 +139,8 @@ def cummin(build: Builder, self: Value, dim: int) -> list[Value]:
 
 
 def _running(build: Builder, function: str, value: Value, dim: int) -> list[Value]:
+    if not value.rank:
+        raise LoweringError("a single number to run along")
     tree = call(function, build.tree(value), axis=value.position(dim))
     return [build.expecting(value).result(tree, order=value.order)]
 
