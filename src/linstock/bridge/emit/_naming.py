@@ -328,7 +328,7 @@ class _Namer:
         is_last = all(
             dim.axis == len(shapes[dim.of]) - 1 for shapes in self.way.shapes if dim.of in shapes
         )
-        axis = -1 if is_last and dim.axis else dim.axis
+        axis = -1 if is_last and dim.axis else dim.axis  # of one axis, `shape[0]` says more
         return Index(Attr(Name(name), "shape"), (Const(axis),))
 
     def _shortened(self, args: tuple[Tree, ...]) -> tuple[Tree, ...]:

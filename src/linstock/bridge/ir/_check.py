@@ -238,7 +238,7 @@ def _check_sizes(
             if not isinstance(part, Dim):
                 continue
             known = [one[part.of] for one in shapes if part.of in one]
-            fits = bool(known) and all(0 <= part.axis < len(shape) for shape in known)
+            fits = bool(known) and all(-1 <= part.axis < len(shape) and shape for shape in known)
             _need(fits, f"{where} reads axis {part.axis} of the value {part.of.key}")
 
 

@@ -153,21 +153,24 @@ class Way:
             yield self.test
 
     def is_same_size(self, one: Dim, other: Dim) -> bool:
-        """Whether two axes have the same size in every call."""
+        """Whether two axes have the same size in every call, and in one not only by chance: as the
+        same expression of an input's size.
+        """
         if one == other:
             return True
-        for shapes in self.shapes:
-            first, second = shapes.get(one.of), shapes.get(other.of)
-            if first is None or second is None:
-                return False
-            # A value may have fewer axes in some calls.
-            if one.axis >= len(first) or other.axis >= len(second):
-                return False
-            if first[one.axis] != second[other.axis]:
-                return False
-            if isinstance(first[one.axis], int):  # equal by chance
-                return False
-        return True
+        pairs = [
+            (_size_at(shapes.get(one.of), one.axis), _size_at(shapes.get(other.of), other.axis))
+            for shapes in self.shapes
+        ]
+        are_equal = all(first is not None and first == second for first, second in pairs)
+        return are_equal and any(not isinstance(first, int) for first, _ in pairs)
+
+
+def _size_at(shape: tuple[Size, ...] | None, axis: int) -> Size | None:
+    """The size of an axis; None where the value is absent or has fewer axes."""
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    return shape[axis]
 
 
 @dataclass

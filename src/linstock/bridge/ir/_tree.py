@@ -87,7 +87,7 @@ class Ref(Tree):
 
 @dataclass(frozen=True)
 class Dim(Tree):
-    """The size of the stored axis `axis` of a value."""
+    """The size of the stored axis `axis` of a value; -1 for the last of however many."""
 
     of: Ref
     axis: int

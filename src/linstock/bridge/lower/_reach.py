@@ -3,7 +3,7 @@
 import torch
 from torch.fx import Node
 
-from linstock.bridge.lower._rows import find_row
+from linstock.bridge.lower._rows import Accepts, find_row
 
 
 class Reach:
@@ -36,16 +36,12 @@ class Reach:
 
 def _wants_channels_last(node: Node, user: Node) -> bool:
     row = find_row(user.target) if user.op == "call_function" and rank_of(node) else None
-    return row is not None and "channels_last" in row.accepts and user.args[0] is node
+    return row is not None and Accepts.CHANNELS_LAST in row.accepts and user.args[0] is node
 
 
 def _keeps_axes(node: Node, user: Node) -> bool:
     row = find_row(user.target) if user.op == "call_function" and rank_of(node) else None
-    return (
-        row is not None
-        and bool({"elementwise", "keeps_axes"} & row.accepts)
-        and rank_of(user) == rank_of(node)
-    )
+    return row is not None and Accepts.KEEPS_AXES in row.accepts and rank_of(user) == rank_of(node)
 
 
 def rank_of(node: Node) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import Node
 
@@ -21,20 +22,9 @@ from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._layer_calls import Twin, Twins
 from linstock.bridge.lower._model import Lowered, Model, events_of, is_size
-from linstock.bridge.lower._rows import Row, find_row, key_of
+from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
 from linstock.bridge.lower._state import State
 
-# Arguments of the ATen schema that say nothing about the numbers.
-IRRELEVANT = {
-    "device",
-    "layout",
-    "pin_memory",
-    "memory_format",
-    "non_blocking",
-    "copy",
-    "generator",
-    "implicit",
-}
 _NO_CODE = compile("", "", "exec")
 
 
@@ -75,6 +65,19 @@ def _user_outputs(capture: Capture) -> list[Any]:
     specs = capture.program.graph_signature.output_specs
     kind = torch.export.graph_signature.OutputKind.USER_OUTPUT
     return [arg for arg, spec in zip(output.args[0], specs, strict=True) if spec.kind == kind]
+
+
+def _number(number: Any) -> Any:
+    """A plain number, or the expression of one that is computed from sizes."""
+    if isinstance(number, torch.SymInt):
+        return size_of(number)
+    return number.node.expr if isinstance(number, (torch.SymFloat, torch.SymBool)) else number
+
+
+def _depends_on_sizes(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_depends_on_sizes, value))
+    return isinstance(value, sympy.Basic)
 
 
 def _place(frame: Frame, origin: Origin | None) -> str:
@@ -315,24 +318,31 @@ class FrameLowering:
         return [one(part) for part in value] if isinstance(value, (list, tuple)) else one(value)
 
     def _arguments(self, node: Node, row: Row) -> dict[str, Any]:
-        """The node's arguments by the names of the schema, as far as the row takes them."""
+        """The node's arguments by the names of the row's parameters.
+
+        Raises:
+            LoweringError: The row does not cover the overload, or an argument that is given.
+        """
         schema = getattr(node.target, "_schema", None)
-        names = [arg.name for arg in schema.arguments] if schema else list(row.parameters)
+        if schema is None:
+            given = dict(zip(row.parameters, node.args, strict=False)) | dict(node.kwargs)
+            return {name: self._argument(value, row) for name, value in given.items()}
+        binding = bind(row, schema)
+        if not binding.fits:
+            raise LoweringError(binding.reason)
+        names = [arg.name for arg in schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-        defaults = (
-            {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
-            if schema
-            else {}
-        )
+        defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        for name in binding.refused:
+            if name in given and given[name] != defaults[name]:
+                raise LoweringError(f"its argument `{name}={given[name]}` is not covered")
         taken = {}
-        for name, value in given.items():
-            if name in row.parameters:
-                taken[name] = self._argument(value, row)
-            elif name not in IRRELEVANT | row.ignores and value != defaults.get(name):
-                raise LoweringError(f"its argument `{name}={value}` is not covered")
-        for name in row.parameters:
-            if name not in taken and name in defaults:
-                taken[name] = defaults[name]
+        for name, value in (defaults | given).items():
+            parameter = row.parameter_for(name)
+            if parameter is not None:
+                taken[parameter] = self._argument(value, row)
+                if parameter in row.plain and _depends_on_sizes(taken[parameter]):
+                    raise LoweringError(f"its argument `{name}` depends on a dynamic size")
         return taken
 
     def _argument(self, value: Any, row: Row) -> Any:
@@ -342,19 +352,14 @@ class FrameLowering:
         if not isinstance(value, Node):
             return value
         if is_size(value):
-            number = value.meta["val"]
-            return (
-                size_of(number)
-                if isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool)
-                else number
-            )
+            return _number(value.meta["val"])
         found = self.around.value_of(value)
         if not isinstance(found, Value):
             return found
-        if isinstance(found.facet, Folded) and not {"folded", "elementwise"} & row.accepts:
+        if isinstance(found.facet, Folded) and Accepts.FOLDED not in row.accepts:
             found = self.around.builder().unfolded(found)
-        if found.tree is None and not {"facet", "elementwise"} & row.accepts:
+        if found.tree is None and Accepts.FACET not in row.accepts:
             found = self.around.builder().computed(found)
-        if found.stretched and not {"stretched", "elementwise"} & row.accepts:
+        if found.stretched and Accepts.STRETCHED not in row.accepts:
             found = self.around.builder().spread(found)
         return found

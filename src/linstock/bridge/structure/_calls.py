@@ -164,9 +164,9 @@ class Calls:
             if not all(shape and isinstance(shape[-1], int) for _, shape in pairs):
                 continue
             times = pairs[0][0] // pairs[0][1][-1]
-            is_last = len({len(shape) for _, shape in pairs}) == 1
-            if times and is_last and all(v == times * shape[-1] for v, shape in pairs):
-                return Dim(ref, len(pairs[0][1]) - 1), times
+            if times and all(v == times * shape[-1] for v, shape in pairs):
+                ranks = {len(shape) for _, shape in pairs}
+                return Dim(ref, ranks.pop() - 1 if len(ranks) == 1 else -1), times
         return None, 0
 
 

@@ -55,7 +55,7 @@ def hardswish(build: Builder, self: Value) -> Value:
 @lowers("aten.softplus", accepts="elementwise")
 def softplus(build: Builder, self: Value, beta: float = 1, threshold: float = 20) -> Value:
     """PyTorch turns linear above `threshold`; at 20 the difference is below float32's precision."""
-    if threshold * beta < 20:
+    if threshold < 20:
         raise LoweringError(f"softplus with threshold {threshold} differs from its smooth form")
     if beta == 1:
         return build.elementwise(lambda x: call("nn.softplus", x), self)

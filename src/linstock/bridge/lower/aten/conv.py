@@ -24,22 +24,22 @@ def conv(
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
-    groups: int = 1,
+    groups: Any = 1,
 ) -> Value:
     axes = weight.rank - 2
     input = with_batch(build, input, axes)
     spatial = SPATIAL[axes]
     settings: dict[str, Any] = {}
     if any(step != 1 for step in each(dilation, axes)):
-        settings["rhs_dilation"] = each(dilation, axes)
+        settings["rhs_dilation"] = build.sizes(each(dilation, axes))
     if groups != 1:
         settings["feature_group_count"] = build.size(groups)
     made = call(
         "jax.lax.conv_general_dilated",
         build.tree(input, channels_last_order(input.rank)),
         build.tree(weight, (*range(2, 2 + axes), 1, 0)),
-        each(stride, axes),
-        _sides(padding, axes),
+        build.sizes(each(stride, axes)),
+        _sides(build, padding, axes),
         **settings,
         dimension_numbers=_dimension_numbers(spatial),
     )
@@ -51,10 +51,11 @@ def with_batch(build: Builder, value: Value, axes: int) -> Value:
     return insert_axis(build, value, 0) if value.rank == axes + 1 else value
 
 
-def _sides(padding: Any, axes: int) -> Any:
+def _sides(build: Builder, padding: Any, axes: int) -> Any:
     if isinstance(padding, str):
         return padding.upper()
-    return tuple((side, side) for side in each(padding, axes))
+    sides = build.sizes(each(padding, axes))
+    return tuple((side, side) for side in sides)
 
 
 def _dimension_numbers(spatial: str) -> tuple[str, str, str]:
@@ -92,7 +93,7 @@ def conv_transpose(
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
-    groups: int = 1,
+    groups: Any = 1,
     dilation: Any = 1,
 ) -> Value:
     """A convolution of the input, spread out by the stride, with the kernel turned around."""
@@ -102,18 +103,18 @@ def conv_transpose(
     sides = transposed_padding(weight.shape[2:], padding, output_padding, dilation)
     settings: dict[str, Any] = {}
     if any(step != 1 for step in strides):
-        settings["lhs_dilation"] = strides
+        settings["lhs_dilation"] = build.sizes(strides)
     if any(step != 1 for step in dilations):
-        settings["rhs_dilation"] = dilations
+        settings["rhs_dilation"] = build.sizes(dilations)
     if groups != 1:
-        settings["feature_group_count"] = groups
+        settings["feature_group_count"] = build.size(groups)
     made = call(
         "jax.lax.conv_general_dilated",
         build.tree(input, channels_last_order(input.rank)),
         _turned_kernel(build, weight, groups),
         (1,) * axes,
         # A size that the call asks for may depend on the input's.
-        tuple((before, build.size(after)) for before, after in sides),
+        tuple(build.sizes(pair) for pair in sides),
         **settings,
         dimension_numbers=_dimension_numbers(SPATIAL[axes]),
     )
@@ -137,7 +138,7 @@ def transposed_padding(
     )
 
 
-def _turned_kernel(build: Builder, weight: Value, groups: int) -> Tree:
+def _turned_kernel(build: Builder, weight: Value, groups: Any) -> Tree:
     """`[in, out / groups, *kernel]` as `[*kernel, in / groups, out]`, back to front."""
     axes = weight.rank - 2
     spatial = range(2, weight.rank)
@@ -161,8 +162,9 @@ def convolution(
     dilation: Any,
     transposed: bool,
     output_padding: Any,
-    groups: int,
+    groups: Any,
 ) -> Value:
+    """As `conv2d`, or `conv_transpose2d` where it is transposed."""
     if transposed:
         return conv_transpose(
             build, input, weight, bias, stride, padding, output_padding, groups, dilation
@@ -188,7 +190,7 @@ def im2col(
         build.tree(self, (0, 2, 3, 1)),
         tuple(kernel_size),
         tuple(stride),
-        _sides(padding, 2),
+        _sides(build, padding, 2),
         **settings,
         dimension_numbers=_dimension_numbers("HW"),
     )

@@ -4,12 +4,22 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import sympy
+
 from linstock.bridge.capture._dtypes import cast_number
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
+from linstock.bridge.ir._tree import Call, Op, Star, Tree, call, literal, method
 from linstock.bridge.ir._values import Fill, Iota, Size, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
-from linstock.bridge.lower._rows import Row, add_row, lowers
+from linstock.bridge.lower._rows import lowers
+
+
+def number(build: Builder, given: Any) -> Tree:
+    """A number among the arguments: plain, made of sizes, or a tensor without axes."""
+    if isinstance(given, Value):
+        return build.plain(given)
+    return build.size(given) if isinstance(given, sympy.Expr) else literal(given)
+
 
 # ---- one operand: ATen name -> function
 
@@ -105,7 +115,7 @@ def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
 
 
 for _name, _function in UNARY.items():
-    add_row(Row(f"aten.{_name}", _unary(_function), frozenset({"elementwise"}), __file__))
+    lowers(f"aten.{_name}", accepts="elementwise")(_unary(_function))
 
 
 def _rounding(function: str) -> Any:
@@ -118,7 +128,7 @@ def _rounding(function: str) -> Any:
 
 
 for _name, _function in ROUNDINGS.items():
-    add_row(Row(f"aten.{_name}", _rounding(_function), frozenset({"elementwise"}), __file__))
+    lowers(f"aten.{_name}", accepts="elementwise")(_rounding(_function))
 
 
 @lowers("aten.round.decimals", accepts="elementwise")
@@ -158,11 +168,9 @@ BINARY = {
     "mul": "*",
     "multiply": "*",
     "remainder": "%",
-    "__mod__": "%",
     "floor_divide": "//",
     "arctan2": "jnp.arctan2",
     "atan2": "jnp.arctan2",
-    "complex": "jax.lax.complex",
     "copysign": "jnp.copysign",
     "float_power": "jnp.float_power",
     "fmax": "jnp.fmax",
@@ -183,6 +191,8 @@ BINARY = {
     "logical_or": "jnp.logical_or",
     "logical_xor": "jnp.logical_xor",
 }
+# What their schemas call the second operand.
+RENAMED = {"float_power": {"exponent": "other"}, "heaviside": {"values": "other"}}
 
 
 def combine(symbol: str, left: Tree, right: Tree) -> Tree:
@@ -227,7 +237,16 @@ def _checked(build: Builder, value: Value, *operands: Any) -> Value:
 
 
 for _name, _symbol in BINARY.items():
-    add_row(Row(f"aten.{_name}", _binary(_symbol), frozenset({"elementwise"}), __file__))
+    lowers(f"aten.{_name}", accepts="elementwise", names=RENAMED.get(_name))(_binary(_symbol))
+
+
+@lowers("aten.complex", accepts="facet")
+def complex_(build: Builder, real: Value, imag: Value) -> Value:
+    """`jax.lax.complex`, which does not broadcast."""
+    parts: tuple[Tree, ...] = (build.plain(real), build.plain(imag))
+    if real.shape != imag.shape:
+        parts = (Star(call("jnp.broadcast_arrays", *parts)),)
+    return build.result(call("jax.lax.complex", *parts))
 
 
 # What is known of constants before anything runs: entries that are all alike stay so.
@@ -331,7 +350,7 @@ def rsub(build: Builder, self: Any, other: Any, alpha: Any = 1) -> Value:
 
 def _scaled(build: Builder, symbol: str, left: Any, right: Any, alpha: Any) -> Value:
     def combined(x: Tree, y: Tree) -> Tree:
-        return Op(symbol, (x, y if alpha == 1 else Op("*", (Const(alpha), y))))
+        return Op(symbol, (x, y if alpha == 1 else Op("*", (number(build, alpha), y))))
 
     folded = _folded(build, symbol, left, right) if alpha == 1 else None
     if folded is not None:
@@ -372,16 +391,12 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
                 return Op("/", (x, y))
             case "floor":
                 return Op("//", (x, y))
-            case _:
+            case _ if build.dtype.is_floating_point:
                 return call("jnp.trunc", Op("/", (x, y)))
+            case _:  # a quotient of floats would not be exact
+                return Op("//", (Op("-", (x, call("jnp.fmod", x, y))), y))
 
-    value = _checked(build, build.elementwise(divided, self, other), self, other)
-    if rounding_mode == "trunc" and not build.dtype.is_floating_point:
-        assert value.tree is not None
-        return build.result(
-            method(value.tree, "astype", dtype_tree(build.dtype)), order=value.order
-        )
-    return value
+    return _checked(build, build.elementwise(divided, self, other), self, other)
 
 
 @lowers("aten.pow", accepts="elementwise")
@@ -439,7 +454,7 @@ def clamp(build: Builder, self: Value, min: Any = None, max: Any = None) -> Valu
 @lowers("aten.addcmul", accepts="elementwise")
 def addcmul(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
     def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
-        return Op("+", (x, _times(value, Op("*", (y, z)))))
+        return Op("+", (x, _times(build, value, Op("*", (y, z)))))
 
     return build.elementwise(lowered, self, tensor1, tensor2)
 
@@ -447,13 +462,13 @@ def addcmul(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: 
 @lowers("aten.addcdiv", accepts="elementwise")
 def addcdiv(build: Builder, self: Value, tensor1: Value, tensor2: Value, value: Any = 1) -> Value:
     def lowered(x: Tree, y: Tree, z: Tree) -> Tree:
-        return Op("+", (x, _times(value, Op("/", (y, z)))))
+        return Op("+", (x, _times(build, value, Op("/", (y, z)))))
 
     return build.elementwise(lowered, self, tensor1, tensor2)
 
 
-def _times(factor: Any, tree: Tree) -> Tree:
-    return tree if factor == 1 else Op("*", (Const(factor), tree))
+def _times(build: Builder, factor: Any, tree: Tree) -> Tree:
+    return tree if factor == 1 else Op("*", (number(build, factor), tree))
 
 
 @lowers("aten.lerp", accepts="elementwise")
@@ -503,11 +518,13 @@ def polar(build: Builder, abs: Value, angle: Value) -> Value:
 
 @lowers("aten.clamp_min", accepts="elementwise")
 def clamp_min(build: Builder, self: Value, min: Any) -> Value:
+    """`jnp.maximum`."""
     return clamp(build, self, min=min)
 
 
 @lowers("aten.clamp_max", accepts="elementwise")
 def clamp_max(build: Builder, self: Value, max: Any) -> Value:
+    """`jnp.minimum`."""
     return clamp(build, self, max=max)
 
 
@@ -516,6 +533,7 @@ def clamp_max(build: Builder, self: Value, max: Any) -> Value:
 
 @lowers("aten.to", "aten._to_copy", accepts="elementwise", ignores="dtype other")
 def to(build: Builder, self: Value) -> Value:
+    """`.astype`, where the dtype changes."""
     return cast(build, self)
 
 
@@ -535,6 +553,7 @@ def cast(build: Builder, value: Value) -> Value:
 
 @lowers("aten.type_as", accepts="elementwise", ignores="other")
 def type_as(build: Builder, self: Value) -> Value:
+    """`.astype`, where the dtype changes."""
     return cast(build, self)
 
 
@@ -548,6 +567,7 @@ def type_as(build: Builder, self: Value) -> Value:
     accepts="elementwise facet stretched folded",
 )
 def same(build: Builder, self: Value) -> Value:
+    """The value itself: arrays never change."""
     return self
 
 

@@ -10,14 +10,16 @@ from linstock.bridge.ir._values import Fill, Iota, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at
-from linstock.bridge.lower.aten.elementwise import cast
+from linstock.bridge.lower.aten.create import filled
+from linstock.bridge.lower.aten.elementwise import cast, number
 from linstock.bridge.lower.aten.shape import LAST, pick
 
 
 @lowers("aten.slice", accepts="stretched facet")
 def slice_(
-    build: Builder, self: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+    build: Builder, self: Value, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
 ) -> Value:
+    """`x[start:end:step]` along the axis."""
     axis = dim % self.rank
     if self.shape == build.shape:
         return self
@@ -55,6 +57,7 @@ def span(build: Builder, start: Any, end: Any, step: Any) -> Span:
 
 @lowers("aten.select", accepts="facet")
 def select(build: Builder, self: Value, dim: int, index: Any) -> Value:
+    """`x[..., index, ...]`."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     part = Value(None, build.shape, build.dtype)
@@ -63,12 +66,16 @@ def select(build: Builder, self: Value, dim: int, index: Any) -> Value:
 
 @lowers("aten.narrow")
 def narrow(build: Builder, self: Value, dim: int, start: Any, length: Any) -> Value:
+    """`x[start : start + length]` along the axis."""
+    if isinstance(start, Value):
+        raise LoweringError("a slice that starts where values say")
     end = start + length
     return slice_(build, self, dim, start, end)
 
 
 @lowers("aten.index", "aten._unsafe_index", accepts="facet stretched")
 def index(build: Builder, self: Value, indices: list[Value | None]) -> Value:
+    """`x[..., indices, ...]`; a new axis where the indices count up."""
     refuse_masks(indices)
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
@@ -153,6 +160,7 @@ def places(build: Builder, index: Value, axis: int) -> tuple[Tree, ...]:
 
 @lowers("aten.take")
 def take(build: Builder, self: Value, index: Value) -> Value:
+    """An index into the flattened array."""
     flat = method(build.plain(self), "reshape", -1)
     return build.result(Index(flat, (build.plain(index),)))
 
@@ -181,8 +189,11 @@ def gather(build: Builder, self: Value, dim: int, index: Value) -> Value:
     return build.result(call("jnp.take_along_axis", *trees, axis=axis))
 
 
-@lowers("aten.copy", accepts="elementwise")
-def copy(build: Builder, self: Value, src: Value) -> Value:
+@lowers("aten.copy", accepts="elementwise", ignores="self", names={"other": "src"})
+def copy(build: Builder, src: Any) -> Value:
+    """`x.copy_(y)` is `y` in the dtype and shape of `x`."""
+    if not isinstance(src, Value):
+        return filled(build, src)
     if src.shape == build.shape:
         return cast(build, src)
     tree = call("jnp.broadcast_to", build.plain(src), build.shape_tree(build.shape))
@@ -200,10 +211,9 @@ def masked_scatter(build: Builder, self: Value, mask: Value, source: Value) -> V
     return build.result(call("jnp.where", wide, picked, build.plain(self)))
 
 
-@lowers("aten.bucketize")
-def bucketize(
-    build: Builder, self: Value, boundaries: Value, out_int32: bool = False, right: bool = False
-) -> Value:
+@lowers("aten.bucketize", ignores="out_int32")
+def bucketize(build: Builder, self: Any, boundaries: Value, right: bool = False) -> Value:
+    """`jnp.searchsorted`."""
     return searchsorted(build, boundaries, self, right=right)
 
 
@@ -211,19 +221,23 @@ def bucketize(
 def searchsorted(
     build: Builder,
     sorted_sequence: Value,
-    self: Value,
+    self: Any,
     right: bool = False,
     side: str | None = None,
 ) -> Value:
     if sorted_sequence.rank != 1:
         raise LoweringError("a search in several sequences at once")
     settings = {"side": "right"} if right or side == "right" else {}
-    trees = (build.plain(sorted_sequence), build.plain(self))
+    trees = (build.plain(sorted_sequence), number(build, self))
     return build.result(call("jnp.searchsorted", *trees, **settings))
 
 
-@lowers("aten.isin")
+@lowers(
+    "aten.isin",
+    ignores="assume_unique",
+    names={"element": "elements", "test_element": "test_elements"},
+)
 def isin(build: Builder, elements: Any, test_elements: Any, invert: bool = False) -> Value:
-    trees = [build.plain(x) if isinstance(x, Value) else x for x in (elements, test_elements)]
+    trees = [number(build, given) for given in (elements, test_elements)]
     settings = {"invert": True} if invert else {}
     return build.result(call("jnp.isin", *trees, **settings))

@@ -221,6 +221,7 @@ def multi_margin_loss(
 def pairwise_distance(
     build: Builder, x1: Value, x2: Value, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Value:
+    """`jnp.linalg.norm` of the difference."""
     if p not in (1, 2):
         raise LoweringError(f"a distance of degree {p}")
     return build.result(_distance(build, x1, x2, p, eps, keepdim))
@@ -250,6 +251,7 @@ def cdist(build: Builder, x1: Value, x2: Value, p: float = 2.0) -> Value:
 def cosine_similarity(
     build: Builder, x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8
 ) -> Value:
+    """The product of the vectors over that of their norms, each at least `eps`."""
     return build.result(_cosine(build, x1, x2, dim % max(x1.rank, x2.rank), eps))
 
 
@@ -343,6 +345,7 @@ def nll_loss(
     reduction: int = MEAN,
     ignore_index: int = -100,
 ) -> Value:
+    """A product with `nn.one_hot` of the targets."""
     axis = 1 if self.rank > 1 else 0
     scores = build.plain(self)
     return _picked_loss(build, self, scores, target, axis, weight, reduction, ignore_index)
@@ -367,7 +370,9 @@ def _picked_loss(
     hot: Tree = build.add(call("nn.one_hot", labels, classes, **settings), value.shape)
     if weight is not None:
         hot = build.add(_times(hot, _along(build, weight, value, axis)), value.shape)
-    product = _times(hot, scores)
+    # The score of another class may be minus infinity, which no factor of zero takes away.
+    picked = call("jnp.where", hot, scores, 0)
+    product = picked if weight is None else _times(hot, picked)
     if reduction == MEAN:
         total = Op("/", (call("jnp.sum", product), call("jnp.sum", hot)))
         return build.result(Op("neg", (total,)))

@@ -3,25 +3,26 @@
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import Const, Op, Tree, call
+from linstock.bridge.ir._tree import Op, Tree, call
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
-from linstock.bridge.lower._rows import Row, add_row, lowers
+from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower.aten.elementwise import number
 
 LETTERS = "bhijklmnopqrs"
 
 
-@lowers("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot")
-def matmul(
-    build: Builder,
-    self: Value,
-    other: Value | None = None,
-    mat2: Value | None = None,
-    vec: Value | None = None,
-    tensor: Value | None = None,
-) -> Value:
-    right = next(value for value in (other, mat2, vec, tensor) if value is not None)
-    return product(build, self, right)
+@lowers(
+    "aten.matmul",
+    "aten.mm",
+    "aten.bmm",
+    "aten.mv",
+    "aten.dot",
+    names={"mat2": "other", "vec": "other", "tensor": "other"},
+)
+def matmul(build: Builder, self: Value, other: Value) -> Value:
+    """`@`, or `jnp.einsum` where the axes are stored in another order."""
+    return product(build, self, other)
 
 
 def product(build: Builder, left: Value, right: Value) -> Value:
@@ -76,21 +77,11 @@ def linear(build: Builder, input: Value, weight: Value, bias: Value | None = Non
     return build.result(made, order=order)
 
 
-@lowers("aten.addmm", "aten.addmv")
+@lowers("aten.addmm", "aten.addmv", names={"mat": "mat1", "vec": "mat2"})
 def addmm(
-    build: Builder,
-    self: Value,
-    mat1: Value | None = None,
-    mat2: Value | None = None,
-    mat: Value | None = None,
-    vec: Value | None = None,
-    beta: float = 1,
-    alpha: float = 1,
+    build: Builder, self: Value, mat1: Value, mat2: Value, beta: float = 1, alpha: float = 1
 ) -> Value:
-    left, right = (mat, vec) if mat1 is None else (mat1, mat2)
-    assert left is not None
-    assert right is not None
-    return _sum(build, self, Op("@", (build.plain(left), build.plain(right))), beta, alpha)
+    return _sum(build, self, Op("@", (build.plain(mat1), build.plain(mat2))), beta, alpha)
 
 
 @lowers("aten.baddbmm")
@@ -120,11 +111,13 @@ def addr(
 def _sum(build: Builder, start: Value, tree: Tree, beta: float, alpha: float) -> Value:
     """`beta * start + alpha * tree`; a beta of zero leaves out even a start that is not finite."""
     if alpha != 1:
-        tree = Op("*", (Const(alpha), tree))
+        tree = Op("*", (number(build, alpha), tree))
     if beta == 0:
         return build.result(tree)
     first = build.plain(start)
-    return build.result(Op("+", (tree, first if beta == 1 else Op("*", (Const(beta), first)))))
+    return build.result(
+        Op("+", (tree, first if beta == 1 else Op("*", (number(build, beta), first))))
+    )
 
 
 @lowers("aten.einsum")
@@ -146,22 +139,12 @@ def einsum(build: Builder, equation: str, tensors: list[Value], path: Any = None
 
 
 @lowers("aten._grouped_mm")
-def grouped_product(
-    build: Builder,
-    offs: Value,
-    self: Value | None = None,
-    mat2: Value | None = None,
-    input: Value | None = None,
-    weight: Value | None = None,
-) -> Value:
+def grouped_product(build: Builder, self: Value, mat2: Value, offs: Value | None = None) -> Value:
     """Rows in groups, each with a matrix of its own; `offs` says where the groups end."""
-    rows, matrices = (input, weight) if self is None else (self, mat2)
-    assert rows is not None
-    assert matrices is not None
-    if rows.rank != 2 or matrices.rank != 3:
+    if self.rank != 2 or mat2.rank != 3 or offs is None:
         raise LoweringError("groups of columns")
     sizes = call("jnp.diff", build.plain(offs), prepend=0)
-    return build.result(call("jax.lax.ragged_dot", build.plain(rows), build.plain(matrices), sizes))
+    return build.result(call("jax.lax.ragged_dot", build.plain(self), build.plain(mat2), sizes))
 
 
 @lowers("aten.tensordot")
@@ -169,6 +152,8 @@ def tensordot(
     build: Builder, self: Value, other: Value, dims_self: list[int], dims_other: list[int]
 ) -> Value:
     axes = (tuple(dims_self), tuple(dims_other))
+    if any(self.shape[i] != other.shape[j] for i, j in zip(*axes, strict=True)):
+        raise LoweringError("a product along axes of different sizes, one of which broadcasts")
     return build.result(call("jnp.tensordot", build.plain(self), build.plain(other), axes=axes))
 
 
@@ -182,18 +167,15 @@ PLAIN = {
 
 
 def _plain(function: str) -> Any:
-    def lower(
-        build: Builder, self: Value, other: Value | None = None, vec2: Value | None = None
-    ) -> Value:
-        right = other if other is not None else vec2
-        assert right is not None
-        return build.result(call(function, build.plain(self), build.plain(right)))
+    def lower(build: Builder, self: Value, other: Value) -> Value:
+        return build.result(call(function, build.plain(self), build.plain(other)))
 
     return lower
 
 
 for _name, _function in PLAIN.items():
-    add_row(Row(f"aten.{_name}", _plain(_function), frozenset(), __file__))
+    _names = {"vec2": "other"} if _name in ("outer", "ger") else None
+    lowers(f"aten.{_name}", names=_names)(_plain(_function))
 
 
 @lowers("aten.bilinear")
@@ -216,23 +198,21 @@ LINALG = {
     "linalg_det": "jnp.linalg.det",
     "det": "jnp.linalg.det",
     "linalg_cholesky": "jnp.linalg.cholesky",
-    "cholesky": "jnp.linalg.cholesky",
     "linalg_matrix_exp": "jax.scipy.linalg.expm",
     "matrix_exp": "jax.scipy.linalg.expm",
 }
 
 
 def _of_matrix(function: str) -> Any:
-    def lower(build: Builder, self: Value | None = None, A: Value | None = None) -> Value:
-        given = self if self is not None else A
-        assert given is not None
-        return build.result(call(function, build.plain(given)))
+    def lower(build: Builder, self: Value) -> Value:
+        return build.result(call(function, build.plain(self)))
 
     return lower
 
 
 for _name, _function in LINALG.items():
-    add_row(Row(f"aten.{_name}", _of_matrix(_function), frozenset(), __file__))
+    _names = {"A": "self"} if _name in ("linalg_inv", "linalg_det") else None
+    lowers(f"aten.{_name}", names=_names)(_of_matrix(_function))
 
 
 @lowers("aten.linalg_solve")

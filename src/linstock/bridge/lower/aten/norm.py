@@ -24,6 +24,7 @@ def layer_norm(
     bias: Value | None = None,
     eps: float = 1e-5,
 ) -> Value:
+    """The input less its mean, over its standard deviation, along the last axes."""
     axes = tuple(range(input.rank - len(normalized_shape), input.rank))
     return _scaled(build, standardized(build, input, axes, eps), weight, bias)
 
@@ -79,6 +80,7 @@ def group_norm(
     bias: Value | None = None,
     eps: float = 1e-5,
 ) -> Value:
+    """The input less its mean, over its standard deviation, in groups of channels."""
     batch, channels, *spatial = input.shape
     grouped = reshaped(build, input, (batch, num_groups, channels // num_groups, *spatial))
     normal = standardized(build, grouped, tuple(range(2, grouped.rank)), eps)
@@ -124,6 +126,7 @@ def native_group_norm(
     group: int,
     eps: float,
 ) -> list[Value]:
+    """The normalized value, which is all that a forward pass reads."""
     build = build.expecting(build.parts[0])
     return [group_norm(build, input, group, weight, bias, eps)]
 
@@ -139,6 +142,7 @@ def instance_norm(
     use_input_stats: bool,
     eps: float,
 ) -> Value:
+    """The input less its mean, over its standard deviation, channel by channel."""
     if running_mean is not None:
         raise LoweringError("instance normalization with running statistics")
     normal = standardized(build, input, tuple(range(2, input.rank)), eps)

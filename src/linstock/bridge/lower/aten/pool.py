@@ -241,7 +241,7 @@ def adaptive(build: Builder, value: Value, output_size: list[Any], reduce: str, 
         return build.result(tree, order=value.order)
     if list(sizes) == list(output_size):
         return value
-    if not all(isinstance(size, int) for size in sizes):
+    if not all(isinstance(size, int) for size in (*sizes, *output_size)):
         raise LoweringError(
             "adaptive pooling of an axis of dynamic size; convert with static sizes"
         )

@@ -7,8 +7,8 @@ from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 
 
-@lowers("aten.dropout", "aten.native_dropout", accepts="elementwise")
-def dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
+@lowers("aten.dropout", accepts="elementwise", ignores="train", names={"self": "input"})
+def dropout(build: Builder, input: Value, p: float) -> Value:
     """`F.dropout`: PyTorch's eval mode is captured, and `train` decides in Linen."""
     rate = build.around.training_rate("dropout")
     p = p or rate
@@ -16,6 +16,12 @@ def dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
         return input
     layer = _layer(build, p)
     return build.elementwise(lambda x: Call(layer, (x,)), input)
+
+
+@lowers("aten.native_dropout", accepts="elementwise", ignores="train")
+def native_dropout(build: Builder, input: Value, p: float) -> list[Value]:
+    """The values; whoever reads the mask too is refused, because the list has no second part."""
+    return [dropout(build.expecting(build.parts[0]), input, p)]
 
 
 def _layer(build: Builder, rate: float, **settings: Tree) -> Construct:
@@ -29,8 +35,8 @@ def _layer(build: Builder, rate: float, **settings: Tree) -> Construct:
     return Construct(Kind("Dropout"), written, None, owner)
 
 
-@lowers("aten.feature_dropout")
-def feature_dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
+@lowers("aten.feature_dropout", ignores="train", names={"self": "input"})
+def feature_dropout(build: Builder, input: Value, p: float) -> Value:
     """`F.dropout2d` and its kind: whole channels are dropped, which axis 1 holds."""
     rate = build.around.training_rate("feature_dropout")
     p = p or rate
@@ -47,8 +53,14 @@ def broadcast_axes(value: Value) -> tuple[int, ...]:
     return tuple(sorted(value.position(axis) for axis in range(2, value.rank)))
 
 
-@lowers("aten.alpha_dropout", "aten.feature_alpha_dropout")
-def alpha_dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
+@lowers(
+    "aten.alpha_dropout",
+    "aten.feature_alpha_dropout",
+    ignores="train",
+    names={"self": "input"},
+)
+def alpha_dropout(build: Builder, input: Value, p: float) -> Value:
+    """Nothing, where the rate is zero."""
     if p == 0:
         return input
     raise LoweringError("alpha dropout has no Linen twin")

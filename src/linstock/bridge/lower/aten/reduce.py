@@ -4,23 +4,27 @@ import dataclasses
 import math
 from typing import Any
 
+from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
 from linstock.bridge.ir._values import Fill, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
-from linstock.bridge.lower._rows import Row, add_row, lowers
+from linstock.bridge.lower._rows import lowers
 
-REDUCTIONS = {
+# These may be asked for a dtype to accumulate in, which is the result's.
+SUMS = {
     "mean": "jnp.mean",
     "sum": "jnp.sum",
     "prod": "jnp.prod",
+    "nansum": "jnp.nansum",
+    "nanmean": "jnp.nanmean",
+}
+REDUCTIONS = {
     "amax": "jnp.max",
     "amin": "jnp.min",
     "logsumexp": "nn.logsumexp",
     "all": "jnp.all",
     "any": "jnp.any",
-    "nansum": "jnp.nansum",
-    "nanmean": "jnp.nanmean",
 }
 
 
@@ -28,14 +32,12 @@ def reduced(
     build: Builder, function: str, value: Value, dims: Any, keepdim: bool, **settings: Any
 ) -> Value:
     """A reduction over logical axes, wherever they are stored."""
-    axes = (
-        sorted({d % value.rank for d in _as_list(dims)})
-        if _as_list(dims)
-        else list(range(value.rank))
-    )
+    # A number without axes has an axis 0 for PyTorch.
+    asked = _as_list(dims) if value.rank else []
+    axes = sorted({d % value.rank for d in asked}) if asked else list(range(value.rank))
     stored = tuple(sorted(value.position(axis) for axis in axes))
     written: dict[str, Any] = {}
-    if len(stored) < value.rank or keepdim:
+    if len(stored) < value.rank or (keepdim and asked):
         written["axis"] = stored[0] if len(stored) == 1 else stored
         if written["axis"] == value.rank - 1:
             written["axis"] = -1
@@ -73,10 +75,10 @@ def _in_result_type(build: Builder, value: Value) -> Value:
     return build.result(tree, order=value.order, shape=value.shape)
 
 
+for _name, _function in SUMS.items():
+    lowers(f"aten.{_name}", ignores="dtype")(_reduction(_function))
 for _name, _function in REDUCTIONS.items():
-    add_row(
-        Row(f"aten.{_name}", _reduction(_function), frozenset(), __file__, frozenset({"dtype"}))
-    )
+    lowers(f"aten.{_name}")(_reduction(_function))
 
 
 def _spread(function: str) -> Any:
@@ -85,7 +87,7 @@ def _spread(function: str) -> Any:
         self: Value,
         dim: Any = None,
         unbiased: bool = True,
-        correction: Any = None,
+        correction: float | None = None,
         keepdim: bool = False,
     ) -> Value:
         ddof = int(unbiased) if correction is None else correction
@@ -94,9 +96,12 @@ def _spread(function: str) -> Any:
     return lower
 
 
-for _overload in ("dim", "correction", "default"):
-    add_row(Row(f"aten.var.{_overload}", _spread("jnp.var"), frozenset(), __file__))
-    add_row(Row(f"aten.std.{_overload}", _spread("jnp.std"), frozenset(), __file__))
+def _overloads(operation: str) -> list[str]:
+    return [f"aten.{operation}.{overload}" for overload in ("dim", "correction", "default")]
+
+
+lowers(*_overloads("var"))(_spread("jnp.var"))
+lowers(*_overloads("std"))(_spread("jnp.std"))
 
 
 def _extreme(name: str) -> Any:
@@ -107,12 +112,21 @@ def _extreme(name: str) -> Any:
         places = reduced(build.expecting(dtype=dtypes.INT64), f"jnp.arg{name}", self, dim, keepdim)
         return [values, places]
 
+    lower.__doc__ = f"`jnp.{name}` and `jnp.arg{name}`."
+    return lower
+
+
+def _extreme_of_all(name: str) -> Any:
+    def lower(build: Builder, self: Value) -> Value:
+        return reduced(build, f"jnp.{name}", self, None, False)
+
+    lower.__doc__ = f"`jnp.{name}`."
     return lower
 
 
 for _name in ("max", "min"):
-    add_row(Row(f"aten.{_name}.dim", _extreme(_name), frozenset(), __file__))
-    add_row(Row(f"aten.{_name}.default", _reduction(f"jnp.{_name}"), frozenset(), __file__))
+    lowers(f"aten.{_name}.dim")(_extreme(_name))
+    lowers(f"aten.{_name}.default")(_extreme_of_all(_name))
 
 
 @lowers("aten.count_nonzero")
@@ -140,6 +154,7 @@ def _arg(build: Builder, function: str, value: Value, dim: int | None, keepdim: 
 def aminmax(
     build: Builder, self: Value, dim: int | None = None, keepdim: bool = False
 ) -> list[Value]:
+    """`jnp.min` and `jnp.max`."""
     build = build.expecting(build.parts[0])
     return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
 
@@ -150,7 +165,7 @@ def _moments(function: str) -> Any:
         self: Value,
         dim: Any = None,
         unbiased: bool = True,
-        correction: Any = None,
+        correction: float | None = None,
         keepdim: bool = False,
     ) -> list[Value]:
         build = build.expecting(build.parts[0])
@@ -162,12 +177,13 @@ def _moments(function: str) -> Any:
     return lower
 
 
-for _overload in ("dim", "correction", "default"):
-    add_row(Row(f"aten.var_mean.{_overload}", _moments("jnp.var"), frozenset(), __file__))
-    add_row(Row(f"aten.std_mean.{_overload}", _moments("jnp.std"), frozenset(), __file__))
+lowers(*_overloads("var_mean"))(_moments("jnp.var"))
+lowers(*_overloads("std_mean"))(_moments("jnp.std"))
 
 
 def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
+    if not value.rank:
+        raise LoweringError("a softmax of a single number")
     axis = value.position(dim)
     settings = {} if axis == value.rank - 1 else {"axis": axis}
     return build.result(call(function, build.tree(value), **settings), order=value.order)
@@ -207,6 +223,8 @@ def _cumulative(function: str) -> Any:
         if self.facet == Fill(0):
             return Value(None, build.shape, build.dtype, facet=Fill(0))
         value = _in_result_type(build, build.spread(build.computed(self)))
+        if not value.rank:
+            return value
         tree = call(function, build.tree(value), axis=value.position(dim))
         return build.result(tree, order=value.order)
 
@@ -214,33 +232,43 @@ def _cumulative(function: str) -> Any:
 
 
 for _name, _function in CUMULATIVE.items():
-    add_row(
-        Row(
-            f"aten.{_name}",
-            _cumulative(_function),
-            frozenset({"facet", "stretched"}),
-            __file__,
-            frozenset({"dtype"}),
-        )
-    )
+    _ignored = "" if _name == "logcumsumexp" else "dtype"
+    lowers(f"aten.{_name}", accepts="facet stretched", ignores=_ignored)(_cumulative(_function))
 
 
 @lowers(
     "aten.norm",
     "aten.linalg_vector_norm",
-    "aten.linalg_norm",
     "aten.frobenius_norm",
     ignores="dtype",
+    names={"p": "degree", "ord": "degree"},
 )
 def vector_norm(
-    build: Builder, self: Value, p: Any = 2, ord: Any = 2, dim: Any = None, keepdim: bool = False
+    build: Builder, self: Value, degree: float | None = 2, dim: Any = None, keepdim: bool = False
 ) -> Value:
-    degree = p if p not in (None, 2) else ord
-    if ord is None or p is None:
-        degree = 2
-    if len(_as_list(dim)) < 2 and degree == 2:
+    """`jnp.linalg.norm` over one axis; over several, a sum of powers."""
+    if not self.dtype.is_complex:
+        self = _in_result_type(build, self)
+    if len(_as_list(dim)) < 2 and degree in (None, 2):
         return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
-    return _norm(build, self, degree, dim, keepdim)
+    return _norm(build, self, 2 if degree is None else degree, dim, keepdim)
+
+
+@lowers("aten.linalg_norm", ignores="dtype")
+def norm(
+    build: Builder,
+    self: Value,
+    ord: float | str | None = None,
+    dim: Any = None,
+    keepdim: bool = False,
+) -> Value:
+    """The norm of vectors, or without a degree of all entries."""
+    axes = len(_as_list(dim)) or self.rank
+    if ord == "fro":
+        ord = None
+    if isinstance(ord, str) or (ord is not None and axes != 1):
+        raise LoweringError(f"a norm of matrices of the kind {ord}")
+    return vector_norm(build, self, ord, dim, keepdim)
 
 
 def _norm(build: Builder, value: Value, degree: float, dim: Any, keepdim: bool) -> Value:

@@ -1,6 +1,6 @@
 """Resizing images: nearest, linear and cubic interpolation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy
@@ -12,6 +12,8 @@ from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 
 LETTERS = "nchwd"
+# The factor of each spatial axis, as far as they are given.
+Scales = Sequence[float | None] | None
 
 
 @lowers(
@@ -19,13 +21,11 @@ LETTERS = "nchwd"
     "aten.upsample_nearest2d",
     "aten.upsample_nearest3d",
     accepts="channels_last",
-    ignores="output_size scales scales_h scales_w scales_d",
+    ignores="output_size",
 )
-def nearest(
-    build: Builder, input: Value | None = None, self: Value | None = None, scale_factors: Any = None
-) -> Value:
+def nearest(build: Builder, input: Value, scale_factors: Scales = None) -> Value:
     """`floor(i * in / out)`; where that repeats every entry, it is JAX's nearest too."""
-    value = _given(input, self)
+    value = input
     target = _target(build, value, scale_factors)
     if all(map(_factor, value.shape[2:], target[2:])):
         return _resized(build, value, target, "nearest")
@@ -35,18 +35,13 @@ def nearest(
     return value
 
 
-def _target(build: Builder, value: Value, scales: Sequence[float] | None) -> tuple[Size, ...]:
+def _target(build: Builder, value: Value, scales: Scales) -> tuple[Size, ...]:
     """The new shape; whole factors give it without PyTorch's way through floats."""
     sizes = list(build.shape)
     for axis, scale in enumerate(scales or (), start=2):
-        if float(scale).is_integer():
+        if scale is not None and float(scale).is_integer():
             sizes[axis] = value.shape[axis] * int(scale)
     return tuple(sizes)
-
-
-def _given(*values: Value | None) -> Value:
-    """The image, which is `input` or `self` in the schemas."""
-    return next(value for value in values if value is not None)
 
 
 def _factor(before: Size, after: Size) -> int | None:
@@ -91,24 +86,27 @@ def _resized(
     accepts="channels_last",
     ignores="output_size",
 )
-def nearest_exact(build: Builder, input: Value, scale_factors: Any = None) -> Value:
+def nearest_exact(build: Builder, input: Value, scale_factors: Scales = None) -> Value:
+    """`jax.image.resize`."""
     target = _exact_target(build, input, scale_factors)
     return _resized(build, input, target, "nearest")
 
 
-def _exact_target(build: Builder, value: Value, scales: Any) -> tuple[Size, ...]:
+def _exact_target(build: Builder, value: Value, scales: Scales) -> tuple[Size, ...]:
     """The new shape, where going by sizes, as JAX does, is going by PyTorch's factors too."""
     target = _target(build, value, scales)
     if not _is_exact(value, target, scales):
-        raise LoweringError(f"a scale of {list(scales)} that does not lead to whole sizes")
+        raise LoweringError(f"a scale of {scales} that does not lead to whole sizes")
     return target
 
 
-def _is_exact(value: Value, target: Sequence[Size], scales: Any) -> bool:
-    pairs = zip(value.shape[2:], target[2:], scales or (), strict=False)
+def _is_exact(value: Value, target: Sequence[Size], scales: Scales) -> bool:
+    sizes = zip(value.shape[2:], target[2:], strict=True)
+    pairs = zip(sizes, scales or (), strict=False)
     return all(
         bool(sympy.sympify(after) == sympy.nsimplify(scale) * before)
-        for before, after, scale in pairs
+        for (before, after), scale in pairs
+        if scale is not None
     )
 
 
@@ -120,17 +118,13 @@ def _is_exact(value: Value, target: Sequence[Size], scales: Any) -> bool:
     ignores="output_size",
 )
 def linear(
-    build: Builder,
-    input: Value | None = None,
-    self: Value | None = None,
-    align_corners: bool = False,
-    scale_factors: Any = None,
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
-    value = _given(input, self)
-    target = _target(build, value, scale_factors)
-    if not align_corners and _is_exact(value, target, scale_factors):
-        return _resized(build, value, target, _linear_name(value), antialias=False)
-    return _along_axes(build, value, scale_factors, align_corners, _triangle_weights)
+    """`jax.image.resize`, or a matrix of weights an axis where PyTorch places entries otherwise."""
+    target = _target(build, input, scale_factors)
+    if not align_corners and _is_exact(input, target, scale_factors):
+        return _resized(build, input, target, _linear_name(input), antialias=False)
+    return _along_axes(build, input, scale_factors, align_corners, _triangle_weights)
 
 
 def _linear_name(value: Value) -> str:
@@ -139,8 +133,9 @@ def _linear_name(value: Value) -> str:
 
 @lowers("aten._upsample_bilinear2d_aa", accepts="channels_last", ignores="output_size")
 def linear_antialiased(
-    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
+    """`jax.image.resize`, which antialiases."""
     if align_corners:
         raise LoweringError("antialiased resizing with aligned corners")
     target = _exact_target(build, input, scale_factors)
@@ -149,7 +144,7 @@ def linear_antialiased(
 
 @lowers("aten._upsample_bicubic2d_aa", accepts="channels_last", ignores="output_size")
 def cubic_antialiased(
-    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
     """PyTorch's cubic kernel is JAX's (a = -0.5) only where it antialiases."""
     if align_corners:
@@ -160,13 +155,14 @@ def cubic_antialiased(
 
 @lowers("aten.upsample_bicubic2d", accepts="channels_last", ignores="output_size")
 def cubic(
-    build: Builder, input: Value, align_corners: bool = False, scale_factors: Any = None
+    build: Builder, input: Value, align_corners: bool = False, scale_factors: Scales = None
 ) -> Value:
+    """A matrix of cubic weights an axis."""
     return _along_axes(build, input, scale_factors, align_corners, _cubic_weights)
 
 
 def _along_axes(
-    build: Builder, value: Value, scales: Sequence[float] | None, align_corners: bool, weights: Any
+    build: Builder, value: Value, scales: Scales, align_corners: bool, weights: Any
 ) -> Value:
     """Interpolation along one spatial axis after the other, by a matrix of weights."""
     target = _target(build, value, scales)
@@ -249,3 +245,97 @@ def _weighted(build: Builder, value: Value, axis: int, matrix: Tree) -> Value:
     tree = call("jnp.einsum", f"{letters},o{LETTERS[axis]}->{result}", build.tree(value), matrix)
     shape = (*value.shape[:axis], build.shape[axis], *value.shape[axis + 1 :])
     return build.result(tree, order=value.order, shape=shape)
+
+
+# ---- the overloads that are called with the factor of each axis by its name
+
+
+def _factors(value: Value, *by_axis: float | None) -> Scales:
+    """The factors of the spatial axes, given those of depth, height and width."""
+    given = by_axis[len(by_axis) + 2 - value.rank :]
+    return None if all(factor is None for factor in given) else given
+
+
+@lowers(
+    "aten.upsample_nearest1d.default",
+    "aten.upsample_nearest2d.default",
+    "aten.upsample_nearest3d.default",
+    accepts="channels_last",
+    ignores="output_size",
+    names={"self": "input", "scales": "scales_w"},
+)
+def nearest_by_axis(
+    build: Builder,
+    input: Value,
+    scales_d: float | None = None,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+) -> Value:
+    """As with the factors in one list."""
+    return nearest(build, input, _factors(input, scales_d, scales_h, scales_w))
+
+
+@lowers(
+    "aten._upsample_nearest_exact1d.default",
+    "aten._upsample_nearest_exact2d.default",
+    "aten._upsample_nearest_exact3d.default",
+    accepts="channels_last",
+    ignores="output_size",
+    names={"self": "input", "scales": "scales_w"},
+)
+def nearest_exact_by_axis(
+    build: Builder,
+    input: Value,
+    scales_d: float | None = None,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+) -> Value:
+    """As with the factors in one list."""
+    return nearest_exact(build, input, _factors(input, scales_d, scales_h, scales_w))
+
+
+@lowers(
+    "aten.upsample_linear1d.default",
+    "aten.upsample_bilinear2d.default",
+    "aten.upsample_trilinear3d.default",
+    accepts="channels_last",
+    ignores="output_size",
+    names={"self": "input", "scales": "scales_w"},
+)
+def linear_by_axis(
+    build: Builder,
+    input: Value,
+    align_corners: bool,
+    scales_d: float | None = None,
+    scales_h: float | None = None,
+    scales_w: float | None = None,
+) -> Value:
+    """As with the factors in one list."""
+    return linear(build, input, align_corners, _factors(input, scales_d, scales_h, scales_w))
+
+
+def _of_images(resize: Callable[..., Value]) -> Callable[..., Value]:
+    def lower(
+        build: Builder,
+        input: Value,
+        align_corners: bool,
+        scales_h: float | None = None,
+        scales_w: float | None = None,
+    ) -> Value:
+        """As with the factors in one list."""
+        return resize(build, input, align_corners, _factors(input, scales_h, scales_w))
+
+    return lower
+
+
+for _name, _function in {
+    "_upsample_bilinear2d_aa": linear_antialiased,
+    "_upsample_bicubic2d_aa": cubic_antialiased,
+    "upsample_bicubic2d": cubic,
+}.items():
+    lowers(
+        f"aten.{_name}.default",
+        accepts="channels_last",
+        ignores="output_size",
+        names={"self": "input"},
+    )(_of_images(_function))

@@ -4,16 +4,18 @@ from typing import Any
 
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, method
+from linstock.bridge.ir._tree import Attr, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower.aten.elementwise import number
 from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
 
 @lowers("aten.select_scatter")
 def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any) -> Value:
+    """`x.at[..., index].set(src)`."""
     items = items_at(dim % self.rank, self.rank, build.size(index))
     return build.result(_written(build, self, items, src))
 
@@ -26,8 +28,9 @@ def slice_scatter(
     dim: int = 0,
     start: Any = None,
     end: Any = None,
-    step: int = 1,
+    step: Any = 1,
 ) -> Value:
+    """`x.at[..., start:end:step].set(src)`."""
     items = items_at(dim % self.rank, self.rank, span(build, start, end, step))
     return build.result(_written(build, self, items, src))
 
@@ -49,6 +52,7 @@ def index_put(
     values: Value,
     accumulate: bool = False,
 ) -> Value:
+    """`x.at[indices].set(values)`, or `.add`."""
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype == dtypes.BOOL:
         return _masked_put(build, self, indices[0], values, accumulate)
     refuse_masks(indices)
@@ -56,9 +60,7 @@ def index_put(
     return _changed(build, self, items, "add" if accumulate else "set", build.plain(values))
 
 
-def _changed(
-    build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree | Any
-) -> Value:
+def _changed(build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree) -> Value:
     """`value.at[items].how(new)`."""
     return build.result(method(Index(_at(build.plain(value)), items), how, new))
 
@@ -74,6 +76,7 @@ def _masked_put(build: Builder, value: Value, mask: Value, new: Value, accumulat
 
 @lowers("aten.index_copy")
 def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Value) -> Value:
+    """`x.at[..., index].set(source)`."""
     items = (*[Span()] * (dim % self.rank), build.plain(index))
     return _changed(build, self, items, "set", build.plain(source))
 
@@ -84,28 +87,33 @@ def index_add(
 ) -> Value:
     items = (*[Span()] * (dim % self.rank), build.plain(index))
     new = build.plain(source)
-    return _changed(build, self, items, "add", new if alpha == 1 else Op("*", (Const(alpha), new)))
+    return _changed(
+        build, self, items, "add", new if alpha == 1 else Op("*", (number(build, alpha), new))
+    )
 
 
 @lowers("aten.index_fill")
 def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    """`x.at[..., index].set(value)`."""
     items = (*[Span()] * (dim % self.rank), build.plain(index))
-    new = build.plain(value) if isinstance(value, Value) else value
-    return _changed(build, self, items, "set", new)
+    return _changed(build, self, items, "set", number(build, value))
 
 
 @lowers("aten.scatter.src")
 def scatter(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    """`x.at[places].set(src)`."""
     return _scattered(build, self, dim, index, src, "set")
 
 
 @lowers("aten.scatter.value")
 def scatter_value(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
+    """`x.at[places].set(value)`."""
     return _scattered(build, self, dim, index, value, "set")
 
 
 @lowers("aten.scatter_add")
 def scatter_add(build: Builder, self: Value, dim: int, index: Value, src: Value) -> Value:
+    """`x.at[places].add(src)`."""
     return _scattered(build, self, dim, index, src, "add")
 
 
@@ -122,6 +130,7 @@ def scatter_reduce(
     reduce: str,
     include_self: bool = True,
 ) -> Value:
+    """`x.at[places].add(src)`, or `.multiply`, `.max`, `.min`."""
     if reduce not in REDUCTIONS or not include_self:
         raise LoweringError(f"a scatter that reduces by {reduce}, include_self={include_self}")
     return _scattered(build, self, dim, index, src, REDUCTIONS[reduce])
@@ -133,7 +142,7 @@ def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, h
         raise LoweringError("a scatter into a single number")
     items = places(build, index, dim % value.rank)
     if not isinstance(new, Value):
-        return _changed(build, value, items, how, new)
+        return _changed(build, value, items, how, number(build, new))
     tree = build.plain(new)
     if new.shape != index.shape:
         tree = Index(tree, tuple(Span(None, build.size(size)) for size in index.shape))

@@ -9,9 +9,10 @@ from linstock.bridge.ir._tree import Const, Index, Op, Seq, Span, Tree, call
 from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Value
 from linstock.bridge.layers import PAD_MODES
 from linstock.bridge.lower._builder import Builder, dtype_tree
-from linstock.bridge.lower._rows import Row, add_row, lowers
+from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at, remove_axis
 from linstock.bridge.lower._shapes import reshape as reshaped
+from linstock.bridge.lower.aten.elementwise import number as number_tree
 
 LAST = 9223372036854775807
 
@@ -26,6 +27,7 @@ LAST = 9223372036854775807
     ignores="other",
 )
 def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Value:
+    """`.reshape`, in the order that the axes are stored in where that is possible."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     written = size if size is not None else shape
@@ -39,6 +41,7 @@ def view(build: Builder, self: Value, size: Any = None, shape: Any = None) -> Va
     ignores="start_dim end_dim dim sizes",
 )
 def flatten(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     if self.shape == build.shape:
         return self
     if isinstance(self.facet, Folded):
@@ -48,29 +51,28 @@ def flatten(build: Builder, self: Value) -> Value:
 
 @lowers("aten.permute", accepts="stretched facet folded")
 def permute(build: Builder, self: Value, dims: list[int]) -> Value:
+    """Nothing: the axes get other names, and move where an operation needs them elsewhere."""
     return relabeled(build, self, [dim % self.rank for dim in dims])
 
 
-@lowers("aten.transpose", "aten.swapaxes", "aten.swapdims", accepts="stretched facet folded")
-def transpose(
-    build: Builder,
-    self: Value,
-    dim0: int | None = None,
-    dim1: int | None = None,
-    axis0: int | None = None,
-    axis1: int | None = None,
-) -> Value:
-    one, other = (dim0, dim1) if axis0 is None else (axis0, axis1)
-    assert one is not None
-    assert other is not None
+@lowers(
+    "aten.transpose",
+    "aten.swapaxes",
+    "aten.swapdims",
+    accepts="stretched facet folded",
+    names={"axis0": "dim0", "axis1": "dim1"},
+)
+def transpose(build: Builder, self: Value, dim0: int, dim1: int) -> Value:
+    """Nothing, as `permute`."""
     axes = list(range(self.rank))
     if axes:
-        axes[one], axes[other] = axes[other], axes[one]
+        axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return relabeled(build, self, axes)
 
 
 @lowers("aten.numpy_T", accepts="stretched facet folded")
 def numpy_transpose(build: Builder, self: Value) -> Value:
+    """Nothing, as `permute`."""
     return relabeled(build, self, list(reversed(range(self.rank))))
 
 
@@ -83,6 +85,7 @@ def numpy_transpose(build: Builder, self: Value) -> Value:
     accepts="stretched facet folded",
 )
 def matrix_transpose(build: Builder, self: Value) -> Value:
+    """Nothing, as `permute`."""
     if self.dtype.is_complex:
         raise LoweringError("the transpose of a complex matrix, which may be its conjugate's")
     return self if self.rank < 2 else transpose(build, self, -2 % self.rank, -1 % self.rank)
@@ -90,6 +93,7 @@ def matrix_transpose(build: Builder, self: Value) -> Value:
 
 @lowers("aten.movedim", "aten.moveaxis", accepts="stretched facet folded")
 def movedim(build: Builder, self: Value, source: Any, destination: Any) -> Value:
+    """Nothing, as `permute`."""
     sources = [axis % self.rank for axis in ([source] if isinstance(source, int) else source)]
     targets = [
         axis % self.rank
@@ -113,11 +117,15 @@ def relabeled(build: Builder, value: Value, axes: list[int]) -> Value:
 
 @lowers("aten.unsqueeze", accepts="stretched facet folded")
 def unsqueeze(build: Builder, self: Value, dim: int) -> Value:
+    """`x[:, None]`."""
     return insert_axis(build, self, dim % (self.rank + 1))
 
 
 @lowers("aten.squeeze", accepts="stretched facet folded")
 def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
+    """`.squeeze`, or an index."""
+    if not self.rank:
+        return self
     dims = range(self.rank) if dim is None else [dim] if isinstance(dim, int) else dim
     for axis in sorted({axis % self.rank for axis in dims}, reverse=True):
         if self.shape[axis] == 1:
@@ -133,6 +141,7 @@ def squeeze(build: Builder, self: Value, dim: Any = None) -> Value:
     ignores="size other",
 )
 def expand(build: Builder, self: Value) -> Value:
+    """Nothing: the axes broadcast, and are written out by `jnp.broadcast_to` where that matters."""
     if isinstance(self.facet, Fill):
         return Value(None, build.shape, self.dtype, facet=self.facet)
     if self.shape == build.shape:
@@ -193,6 +202,7 @@ def split(build: Builder, self: Value, dim: int = 0) -> Any:
 
 @lowers("aten.unbind")
 def unbind(build: Builder, self: Value, dim: int = 0) -> list[Value]:
+    """An index for each part that is read."""
     place = build.expected.place
     made = []
     for i, part in enumerate(build.parts):
@@ -230,14 +240,16 @@ def flip(build: Builder, self: Value, dims: list[int]) -> Value:
 @lowers("aten.roll")
 def roll(build: Builder, self: Value, shifts: Any, dims: Any = ()) -> Value:
     if not dims:
-        return build.result(call("jnp.roll", build.plain(self), shifts[0]))
+        return build.result(call("jnp.roll", build.plain(self), build.size(shifts[0])))
     axes = tuple(self.position(dim) for dim in dims)
-    shift, axis = (shifts[0], axes[0]) if len(axes) == 1 else (tuple(shifts), axes)
+    by = build.sizes(shifts)
+    shift, axis = (by[0], axes[0]) if len(axes) == 1 else (by, axes)
     return build.result(call("jnp.roll", build.tree(self), shift, axis=axis), order=self.order)
 
 
 @lowers("aten.constant_pad_nd", accepts="keeps_axes")
 def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) -> Value:
+    """`jnp.pad`; negative widths are a slice."""
     return padded(build, self, pad, "constant", value)
 
 
@@ -245,16 +257,19 @@ def constant_pad(build: Builder, self: Value, pad: list[Any], value: Any = 0) ->
 def pad(
     build: Builder, self: Value, pad: list[Any], mode: str = "constant", value: Any = None
 ) -> Value:
+    """`jnp.pad`; negative widths are a slice."""
     return padded(build, self, pad, mode, value)
 
 
 @lowers("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d")
 def reflection_pad(build: Builder, self: Value, padding: list[Any]) -> Value:
+    """`jnp.pad` with `mode="reflect"`."""
     return padded(build, self, padding, "reflect", None)
 
 
 @lowers("aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
 def replication_pad(build: Builder, self: Value, padding: list[Any]) -> Value:
+    """`jnp.pad` with `mode="edge"`."""
     return padded(build, self, padding, "replicate", None)
 
 
@@ -266,22 +281,38 @@ def padded(build: Builder, value: Value, pad: list[Any], mode: str, number: Any)
     widths: dict[int, tuple[Any, Any]] = {}
     for i in range(0, len(pad), 2):
         widths[value.rank - 1 - i // 2] = (pad[i], pad[i + 1])
-    if any(isinstance(width, int) and width < 0 for pair in widths.values() for width in pair):
-        value = _cropped(build, value, widths)
-        widths = {axis: (_grown(low), _grown(high)) for axis, (low, high) in widths.items()}
-        if all(pair == (0, 0) for pair in widths.values()):
-            return value
-    pairs = tuple(
-        tuple(build.size(width) for width in widths.get(axis, (0, 0))) for axis in value.order
-    )
-    settings: dict[str, Any] = {} if jax_mode == "constant" else {"mode": jax_mode}
-    if jax_mode == "constant" and number:
-        settings["constant_values"] = number
-    return build.result(call("jnp.pad", build.tree(value), pairs, **settings), order=value.order)
+    if not any(isinstance(width, int) and width < 0 for width in pad):
+        return _grown(build, value, widths, jax_mode, number)
+    more = {axis: (_more(low), _more(high)) for axis, (low, high) in widths.items()}
+    if not any(any(pair) for pair in more.values()):
+        return _cropped(build, value, widths)
+    if mode in ("constant", "circular"):
+        return _grown(build, _cropped(build, value, widths), more, jax_mode, number)
+    # Here what is cut off at one side may come back at the other.
+    return _cropped(build, _grown(build, value, more, jax_mode, number), widths)
 
 
-def _grown(width: Any) -> Any:
+def _more(width: Any) -> Any:
     return max(width, 0) if isinstance(width, int) else width
+
+
+def _grown(
+    build: Builder, value: Value, widths: dict[int, tuple[Any, Any]], mode: str, number: Any
+) -> Value:
+    """`jnp.pad`."""
+    shape = list(value.shape)
+    for axis, (low, high) in widths.items():
+        shape[axis] = shape[axis] + low + high
+    pairs = tuple(build.sizes(widths.get(axis, (0, 0))) for axis in value.order)
+    settings: dict[str, Any] = {} if mode == "constant" else {"mode": mode}
+    if mode == "constant" and number:
+        settings["constant_values"] = number_tree(build, number)
+    tree = call("jnp.pad", build.tree(value), pairs, **settings)
+    return build.result(tree, order=value.order, shape=tuple(shape))
+
+
+def _less(width: Any) -> int:
+    return max(-width, 0) if isinstance(width, int) else 0
 
 
 def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -> Value:
@@ -289,7 +320,7 @@ def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -
     items = []
     for axis in value.order:
         left, right = widths.get(axis, (0, 0))
-        start, stop = max(-left, 0), max(-right, 0)
+        start, stop = _less(left), _less(right)
         shape[axis] = shape[axis] - start - stop
         items.append(Span(Const(start) if start else None, Const(-stop) if stop else None))
     return build.result(
@@ -299,6 +330,7 @@ def _cropped(build: Builder, value: Value, widths: dict[int, tuple[Any, Any]]) -
 
 @lowers("aten.pixel_shuffle")
 def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     *front, channels, height, width = self.shape
     r = upscale_factor
     opened = reshaped(build, self, (*front, channels // r**2, r, r, height, width))
@@ -307,17 +339,19 @@ def pixel_shuffle(build: Builder, self: Value, upscale_factor: int) -> Value:
     return reshaped(build, moved, build.shape)
 
 
-@lowers("aten.repeat_interleave.self_int")
-def repeat_interleave(build: Builder, self: Value, repeats: int, dim: int | None = None) -> Value:
+@lowers("aten.repeat_interleave.self_int", ignores="output_size")
+def repeat_interleave(build: Builder, self: Value, repeats: Any, dim: int | None = None) -> Value:
+    count = build.size(repeats)
     if dim is None:
-        return build.result(call("jnp.repeat", build.plain(self), repeats))
+        return build.result(call("jnp.repeat", build.plain(self), count))
     return build.result(
-        call("jnp.repeat", build.tree(self), repeats, axis=self.position(dim)), order=self.order
+        call("jnp.repeat", build.tree(self), count, axis=self.position(dim)), order=self.order
     )
 
 
 @lowers("aten.pixel_unshuffle")
 def pixel_unshuffle(build: Builder, self: Value, downscale_factor: int) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     *front, channels, height, width = self.shape
     r = downscale_factor
     opened = reshaped(build, self, (*front, channels, height // r, r, width // r, r))
@@ -327,7 +361,8 @@ def pixel_unshuffle(build: Builder, self: Value, downscale_factor: int) -> Value
 
 
 @lowers("aten.channel_shuffle", "aten.native_channel_shuffle")
-def channel_shuffle(build: Builder, self: Value, groups: int) -> Value:
+def channel_shuffle(build: Builder, self: Value, groups: Any) -> Value:
+    """`.reshape`, transposed, `.reshape`."""
     batch, channels, *spatial = self.shape
     opened = reshaped(build, self, (batch, groups, channels // groups, *spatial))
     moved = opened.relabeled([0, 2, 1, *range(3, opened.rank)])
@@ -336,6 +371,7 @@ def channel_shuffle(build: Builder, self: Value, groups: int) -> Value:
 
 @lowers("aten.broadcast_tensors", accepts="stretched facet")
 def broadcast_tensors(build: Builder, tensors: list[Value]) -> list[Value]:
+    """Nothing, as `expand`."""
     made = []
     for tensor, part in zip(tensors, build.parts, strict=True):
         made.append(expand(build.expecting(part), tensor))
@@ -413,16 +449,27 @@ def _join(function: str) -> Any:
 
 
 for _name, _function in JOINS.items():
-    add_row(Row(f"aten.{_name}", _join(_function), frozenset(), __file__))
+    lowers(f"aten.{_name}")(_join(_function))
 
 
 @lowers("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d")
 def atleast(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     return reshaped(build, self, build.shape)
+
+
+@lowers("aten.atleast_1d.Sequence", "aten.atleast_2d.Sequence", "aten.atleast_3d.Sequence")
+def atleast_of_each(build: Builder, tensors: list[Value]) -> list[Value]:
+    """Every tensor by itself."""
+    return [
+        reshaped(build.expecting(part), tensor, part.shape)
+        for tensor, part in zip(tensors, build.parts, strict=True)
+    ]
 
 
 @lowers("aten.ravel")
 def ravel(build: Builder, self: Value) -> Value:
+    """`.reshape`."""
     return reshaped(build, self, build.shape)
 
 

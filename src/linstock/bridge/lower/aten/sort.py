@@ -10,12 +10,15 @@ from linstock.bridge.lower._rows import lowers
 
 
 def _axis(value: Value, dim: int) -> dict[str, int]:
+    if not value.rank:
+        raise LoweringError("a single number to sort")
     axis = value.position(dim)
     return {} if axis == value.rank - 1 else {"axis": axis}
 
 
 @lowers("aten.sort", ignores="stable")
 def sort(build: Builder, self: Value, dim: int = -1, descending: bool = False) -> list[Value]:
+    """`jnp.sort` and `jnp.argsort`."""
     settings: dict[str, Any] = _axis(self, dim) | ({"descending": True} if descending else {})
     best, where = build.parts
     x = build.tree(self)
@@ -41,6 +44,8 @@ def msort(build: Builder, self: Value) -> Value:
 @lowers("aten.topk", ignores="sorted")
 def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = True) -> list[Value]:
     """`jax.lax.top_k` works on the last axis; it also returns the largest first."""
+    if not self.rank:
+        raise LoweringError("a single number to choose from")
     last = dim % self.rank
     order = (*[axis for axis in self.order if axis != last], last)
     x = build.tree(self, order)
@@ -57,8 +62,9 @@ def topk(build: Builder, self: Value, k: Any, dim: int = -1, largest: bool = Tru
 
 @lowers("aten.kthvalue")
 def kthvalue(
-    build: Builder, self: Value, k: int, dim: int = -1, keepdim: bool = False
+    build: Builder, self: Value, k: Any, dim: int = -1, keepdim: bool = False
 ) -> list[Value]:
+    """The entry at its place in `jnp.sort`, and in `jnp.argsort`."""
     return _at_rank(build, self, dim, keepdim, k - 1)
 
 
@@ -82,7 +88,7 @@ def median_of_all(build: Builder, self: Value) -> Value:
     return build.result(Index(flat, (build.size((count - 1) // 2),)))
 
 
-def _at_rank(build: Builder, value: Value, dim: int, keepdim: bool, rank: int) -> list[Value]:
+def _at_rank(build: Builder, value: Value, dim: int, keepdim: bool, rank: Any) -> list[Value]:
     """The entry, and its index, that stands at a place in sorted order along one axis."""
     axis = value.position(dim)
     last = dim % value.rank
@@ -133,6 +139,8 @@ def cummin(build: Builder, self: Value, dim: int) -> list[Value]:
 
 
 def _running(build: Builder, function: str, value: Value, dim: int) -> list[Value]:
+    if not value.rank:
+        raise LoweringError("a single number to run along")
     tree = call(function, build.tree(value), axis=value.position(dim))
     return [build.expecting(value).result(tree, order=value.order)]
 
