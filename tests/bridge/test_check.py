@@ -135,7 +135,7 @@ BODIES = {
     ),
     "the size of an unknown value": (put(Dim(Ref(9), 0)), "reads the value 9 before it is given"),
     "the size of an axis that there is not": (put(Dim(Ref(1), 2)), "axis 2 of the value 1"),
-    "the size of an axis below the first": (put(Dim(Ref(1), -1)), "axis -1 of the value 1"),
+    "the size of an axis below the first": (put(Dim(Ref(1), -2)), "axis -2 of the value 1"),
     "the size of an axis of an argument": (put(Dim(Ref(0), 5)), "axis 5 of the value 0"),
     "the size of an axis of a part": (put(Dim(Ref(3, 1), 2)), "axis 2 of the value 3"),
     "a key given twice": (
