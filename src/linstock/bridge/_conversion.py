@@ -35,6 +35,8 @@ class Conversion:
         variables: The converted weights: `{"params": ..., "batch_stats": ...}`, JAX arrays.
         report: What was compared with PyTorch.
         weight_map: The table of weights; `weight_map.to_torch(variables)` goes back.
+        line_map: Line of `source`, counted from 1 -> `"file:line"` of the torch model's code that
+            it stands for. Lines that nobody wrote there, such as a class's head, are not in it.
     """
 
     source: str
@@ -42,6 +44,7 @@ class Conversion:
     variables: dict[str, Any]
     report: Report
     weight_map: WeightMap
+    line_map: dict[int, str]
     _signature: Signature
     _readme: str
 

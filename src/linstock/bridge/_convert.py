@@ -109,7 +109,10 @@ def to_linen(
                 _verify(model, args, kwargs, runner, signature, report)
                 if report.ok:
                     _check_init(module, signature, variables, args, kwargs, report)
-    return Conversion(emitted.source, module, variables, report, weights, signature, readme)
+    line_map = {line: str(origin) for line, origin in emitted.lines.items()}
+    return Conversion(
+        emitted.source, module, variables, report, weights, line_map, signature, readme
+    )
 
 
 def _runner(module: Any, wide: Any, weights: WeightMap, signature: Signature) -> Runner:

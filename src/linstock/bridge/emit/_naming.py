@@ -7,6 +7,7 @@ from linstock.bridge.emit._lines import Assign, Function, If, Line, Method, Retu
 from linstock.bridge.emit._namespace import Namespace
 from linstock.bridge.emit._nesting import Nesting, is_layer, value_refs
 from linstock.bridge.ir._body import Step
+from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._program import ModuleClass, PlacedStep, Run, Way
 from linstock.bridge.ir._tree import (
     Attr,
@@ -96,8 +97,19 @@ class _Namer:
             self._optional(steps[i:stop], self.way.runs[run], i)
             i = stop
         results = [self._written(tree, len(steps)) for tree in self.way.results]
-        self.lines.append(Return(results[0] if len(results) == 1 else Seq(tuple(results))))
+        value = results[0] if len(results) == 1 else Seq(tuple(results))
+        self.lines.append(Return(value, self._origin_of_results()))
         return Method(args, self.lines, self.names.used | set(args))
+
+    def _origin_of_results(self) -> Origin | None:
+        """Where the last step came from that is written inside the `return`."""
+        read = {ref.key for tree in self.way.results for ref in value_refs(tree)}
+        inside = [
+            placed.step.origin
+            for placed in self.way.steps
+            if placed.key in read & self.nesting.nested and placed.step.origin is not None
+        ]
+        return inside[-1] if inside else None
 
     # ---- steps
 
