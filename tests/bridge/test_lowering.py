@@ -250,17 +250,6 @@ TENSORS = {
         lambda t: torch.linspace(t.sum(), 3.0, 5),
         lambda t: torch.fill(t, t.long().sum()),
     ),
-    "numbers made of sizes": (
-        (floats(*CUBE),),
-        lambda t: torch.add(t, t, alpha=t.shape[0]) + torch.addcmul(t, t, t, value=t.shape[0]),
-        lambda t: torch.linspace(0, t.shape[0] - 1, 5) + t.sum(),
-        lambda t: t.roll(t.shape[0] // 2, 1) + t.roll((1, t.shape[0]), (1, 2)) + t.roll(t.shape[0]),
-        lambda t: t[:1].repeat_interleave(t.shape[0], 0),
-        lambda t: F.pad(t, (1, 1), value=t.shape[0]),
-        lambda t: t.tril(t.shape[0] - 3) + t.triu(t.shape[0]),
-        lambda t: t.scatter(1, (t * 0).long(), float(t.shape[0])),
-        lambda t: t.index_fill(1, INDEX, t.shape[0]) + torch.full((1,), t.shape[0]),
-    ),
     "numbers without axes": (
         (floats(*CUBE),),
         lambda t: (t.sum().sum(0), t.sum().max(0)[0], t.sum().argmax(), t.sum().cumsum(0)),
@@ -294,6 +283,32 @@ TIED = {"indexing", "scatters"}
 def test_operations_on_tensors_agree_with_pytorch(convert, family):
     inputs, *functions = TENSORS[family]
     convert(Each(*functions), *inputs, dynamic=family not in TIED)
+
+
+NUMBERS_OF_SIZES = (
+    lambda t: torch.add(t, t, alpha=t.shape[0]) + torch.addcmul(t, t, t, value=t.shape[0]),
+    lambda t: torch.linspace(0, t.shape[0] - 1, 5) + t.sum(),
+    lambda t: t.roll(t.shape[0] // 2, 1) + t.roll((1, t.shape[0]), (1, 2)) + t.roll(t.shape[0]),
+    lambda t: t[:1].repeat_interleave(t.shape[0], 0),
+    lambda t: t.tril(t.shape[0] - 3) + t.triu(t.shape[0]),
+    lambda t: t.scatter(1, (t * 0).long(), t.shape[0]) + torch.full((1,), t.shape[0]),
+    lambda t: t.index_fill(1, INDEX, t.shape[0]) * t.shape[0] ** -0.5,
+    lambda t: t.clamp(max=0.5 * t.shape[0] - 3) * torch.sym_sqrt(t.shape[0]),
+    lambda t: t.masked_fill(t > 0, t.shape[0] / (t.shape[0] + 0.25)),
+    lambda t: F.conv2d(t, torch.ones(3, 3, 3, 3), padding=t.shape[2] // 2),
+    lambda t: F.conv_transpose2d(t, torch.ones(3, 3, 3, 3), padding=t.shape[2] // 8),
+)
+
+
+def test_numbers_made_of_sizes_are_read_from_the_shapes(convert):
+    conversion = convert(Each(*NUMBERS_OF_SIZES), floats(4, 3, 8, 9))
+    assert conversion.report.notes == []
+    assert "jnp.linspace(0, x.shape[0] - 1, 5)" in conversion.source
+
+
+def test_a_condition_on_sizes_among_numbers_fixes_the_sizes(convert):
+    conversion = convert(Each(lambda t: t + (t.shape[0] > 2)), floats(*CUBE))
+    assert "sizes are fixed" in conversion.report.notes[0]
 
 
 def test_attention_over_more_axes_agrees_with_pytorch(convert):
@@ -451,6 +466,9 @@ def test_convolutions_with_loose_weights_agree_with_pytorch(convert, layout):
             "`upper=True`",
         ),
         (lambda t: t.sum().softmax(0), "single number"),
+        (lambda t: F.avg_pool2d(t.long(), 2), "means of whole numbers"),
+        (lambda t: torch.addmm(*[t[0, 0, :, :6].long()] * 3, beta=0.5), "fractions"),
+        (lambda t: F.hardtanh(t.long(), -0.5, 0.5), "no whole numbers"),
         (lambda t: torch.tensordot(t, t[:1], ([0], [0])), "axes of different sizes"),
         (lambda t: t.sum().sort()[0], "single number"),
     ],

@@ -8,6 +8,16 @@ from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import Const, Op, Tree, call
 from linstock.bridge.ir._values import Size
 
+# What PyTorch calls the operators of sizes, and of the plain numbers that are computed from them.
+OPERATORS = {
+    "FloorDiv": "//",
+    "CleanDiv": "//",
+    "PythonMod": "%",
+    "Mod": "%",
+    "IntTrueDiv": "/",
+    "FloatTrueDiv": "/",
+    "FloatPow": "**",
+}
 Find = Callable[[Size], Tree | None]
 
 
@@ -17,7 +27,7 @@ def size_tree(size: Size, find: Find) -> Tree:
     Raises:
         LoweringError: No value at hand has that size.
     """
-    if isinstance(size, int):
+    if isinstance(size, (int, float)):
         return Const(size)
     found = find(size)
     return found if found is not None else _by_parts(size, find)
@@ -28,8 +38,12 @@ def _by_parts(size: sympy.Expr, find: Find) -> Tree:
         return _joined(size, find)
     name = type(size).__name__
     operands = [size_tree(_plain(part), find) for part in size.args] if size.args else []
-    if name in ("FloorDiv", "CleanDiv", "PythonMod", "Mod"):
-        return Op("%" if "Mod" in name else "//", tuple(operands))
+    if name in OPERATORS:
+        return Op(OPERATORS[name], tuple(operands))
+    if name == "ToFloat":
+        return operands[0]
+    if name == "OpaqueUnaryFn_sqrt":
+        return Op("**", (operands[0], Const(0.5)))
     if name in ("Max", "Min"):
         return call(name.lower(), *operands)
     if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
@@ -53,5 +67,7 @@ def _joined(size: sympy.Expr, find: Find) -> Tree:
 
 
 def _plain(part: sympy.Expr) -> Size:
-    """An int where the expression is one."""
+    """A number where the expression is one."""
+    if part.is_Float:
+        return float(part)
     return int(part) if part.is_Integer else part

@@ -69,9 +69,11 @@ def _user_outputs(capture: Capture) -> list[Any]:
 
 def _number(number: Any) -> Any:
     """A plain number, or the expression of one that is computed from sizes."""
+    if isinstance(number, torch.SymBool):
+        raise LoweringError("a condition on a dynamic size among the arguments")
     if isinstance(number, torch.SymInt):
         return size_of(number)
-    return number.node.expr if isinstance(number, (torch.SymFloat, torch.SymBool)) else number
+    return number.node.expr if isinstance(number, torch.SymFloat) else number
 
 
 def _depends_on_sizes(value: Any) -> bool:

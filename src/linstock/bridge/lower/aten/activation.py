@@ -35,6 +35,8 @@ def celu(build: Builder, self: Value, alpha: float = 1.0) -> Value:
 
 @lowers("aten.hardtanh", accepts="elementwise")
 def hardtanh(build: Builder, self: Value, min_val: float = -1, max_val: float = 1) -> Value:
+    if not self.dtype.is_floating_point and {int(min_val), int(max_val)} != {min_val, max_val}:
+        raise LoweringError("bounds that are no whole numbers of tensors that are")
     if (min_val, max_val) == (0, 6):
         return build.elementwise(lambda x: call("nn.relu6", x), self)
     if (min_val, max_val) == (-1, 1):

@@ -110,6 +110,9 @@ def addr(
 
 def _sum(build: Builder, start: Value, tree: Tree, beta: float, alpha: float) -> Value:
     """`beta * start + alpha * tree`; a beta of zero leaves out even a start that is not finite."""
+    is_whole = not (build.dtype.is_floating_point or build.dtype.is_complex)
+    if is_whole and any(isinstance(factor, float) for factor in (alpha, beta)):
+        raise LoweringError("fractions of whole numbers, which PyTorch rounds")
     if alpha != 1:
         tree = Op("*", (number(build, alpha), tree))
     if beta == 0:

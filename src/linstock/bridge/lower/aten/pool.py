@@ -92,6 +92,8 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Value:
+    if not self.dtype.is_floating_point:
+        raise LoweringError("means of whole numbers, which PyTorch rounds")
     window = (self, kernel_size, stride, padding, ceil_mode)
     if divisor_override is not None:
         # A sum over another number: zeros in the padding count for nothing in a sum.
