@@ -6,6 +6,8 @@
 The reference is one `torch.export.export` of the same model on the same inputs, with all sizes
 fixed and after a first one that is not counted; a conversion exports with sizes left free, and
 ports the weights besides. Conversions do not verify. Of several repeats the fastest counts.
+The clock is that of the process and of those that it starts, which other programs on the machine
+disturb less.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from linstock import bridge
 
 Example = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
 STEPS = ("capture", "lower", "emit", "port")
+COLUMNS = ("export", *STEPS, "convert")
 DEPTHS = (10, 30, 100, 300)
 
 
@@ -133,20 +137,37 @@ def models() -> dict[str, Callable[[], Example]]:
 # ---- Timing
 
 
+def clock() -> float:
+    """Seconds that this process and its children have computed for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def time_model(name: str, example: Example, repeats: int) -> dict[str, Any]:
     """Seconds of `torch.export`, of a conversion and of each of its steps."""
     model, args, kwargs = example
     model.eval()
 
     def export() -> float:
-        begin = time.perf_counter()
+        begin = clock()
         torch.export.export(model, args, kwargs or None, strict=False)
-        return time.perf_counter() - begin
+        return clock() - begin
 
     def convert() -> tuple[float, dict[str, float]]:
-        begin = time.perf_counter()
-        conversion = bridge.to_linen(model, args=args, kwargs=kwargs, verify=False)
-        return time.perf_counter() - begin, conversion.report.seconds
+        begins: dict[str, float] = {}
+        begin = clock()
+        bridge.to_linen(
+            model,
+            args=args,
+            kwargs=kwargs,
+            verify=False,
+            on_step=lambda step: begins.setdefault(step, clock()),
+        )
+        end = clock()
+        ends = [*list(begins.values())[1:], end]
+        return end - begin, {
+            step: after - before for (step, before), after in zip(begins.items(), ends, strict=True)
+        }
 
     export()
     reference = min(export() for _ in range(repeats))
@@ -180,15 +201,14 @@ def growth(rows: list[dict[str, Any]]) -> list[str]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """A table with a line per model."""
-    columns = ("export", *STEPS, "convert")
-    lines = [
-        f"| model | {' | '.join(columns)} | convert / export |",
-        f"|---|{'---:|' * (len(columns) + 1)}",
-    ]
-    for row in rows:
-        cells = [f"{row[column]:.2f} s" for column in columns]
-        lines.append(f"| {row['model']} | {' | '.join(cells)} | {row['ratio']:.1f} |")
-    return "\n".join(lines)
+    head = f"| model | {' | '.join(COLUMNS)} | convert / export |"
+    return "\n".join([head, f"|---|{'---:|' * (len(COLUMNS) + 1)}", *map(row_of, rows)])
+
+
+def row_of(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    cells = [f"{row[column]:.2f} s" for column in COLUMNS]
+    return f"| {row['model']} | {' | '.join(cells)} | {row['ratio']:.1f} |"
 
 
 def main() -> None:
@@ -206,7 +226,7 @@ def main() -> None:
     for name in args.models:
         torch.manual_seed(0)
         rows.append(time_model(name, known[name](), args.repeats))
-        print(f"{name:20} {rows[-1]['convert']:7.2f} s", file=sys.stderr, flush=True)
+        print(row_of(rows[-1]), file=sys.stderr, flush=True)
     result = {"machine": describe_machine(), "repeats": args.repeats, "rows": rows}
     print(markdown(rows))
     print("".join(f"\n{line}" for line in growth(rows)))

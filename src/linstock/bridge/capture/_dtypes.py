@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from linstock.bridge.ir._dtypes import Dtype, find_dtype
@@ -30,6 +31,13 @@ def size_of(size: Any) -> Size:
 def shape_of(tensor: Any) -> tuple[Size, ...]:
     """The logical shape of a (fake) tensor."""
     return tuple(size_of(size) for size in tensor.shape)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar, as `np.linspace` and `np.prod` give, as Python's number; else the value."""
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(map(plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def cast_number(number: bool | int | float, dtype: Dtype) -> bool | int | float:

@@ -16,6 +16,8 @@ from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from linstock.bridge.capture._dtypes import plain
+
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
 FRAME_TAG = "linstock_frame"
@@ -59,6 +61,8 @@ class Frame:
         parent: The frame of the caller.
         arguments: Graph node -> the name of the `forward` argument that it was passed as.
         named: Name of each `forward` argument -> its graph node.
+        tensors: Names of all arguments that are tensors; one that the graph has no node for is not
+            among `named`.
         outputs: The nodes that `forward` returned, in order.
         site: The caller's line.
         calls: The frames of the calls made inside, in order.
@@ -72,6 +76,7 @@ class Frame:
     parent: "Frame | None"
     arguments: dict[torch.fx.Node, str] = field(default_factory=dict)
     named: dict[str, torch.fx.Node] = field(default_factory=dict)
+    tensors: set[str] = field(default_factory=set)
     outputs: list[torch.fx.Node] = field(default_factory=list)
     site: Site | None = None
     calls: list["Frame"] = field(default_factory=list)
@@ -134,6 +139,7 @@ class Recorder:
         frame.defaults = _plain(_defaults(module))
         frame.constants = _plain(frame.defaults | bound)
         for name, tensor in _named_tensors(bound):
+            frame.tensors.add(name)
             tag = self.tag_of(tensor)
             if tag is not None:
                 given[name] = tag
@@ -255,7 +261,8 @@ def _defaults(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if isinstance(value, PLAIN)}
+    found = {name: plain(value) for name, value in values.items()}
+    return {name: value for name, value in found.items() if isinstance(value, PLAIN)}
 
 
 def _named_tensors(bound: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

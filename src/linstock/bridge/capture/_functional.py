@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from linstock.bridge.capture._dtypes import size_of
+
 aten = torch.ops.aten
 # These give back the same tensor, not a copy, where nothing has to change.
 NO_CHANGE = ("aten.to.", "aten.contiguous.", "aten.type_as.", "aten.alias.", "aten.detach.")
@@ -59,7 +61,19 @@ def _given_back(node: Node) -> Node | None:
     source = node.args[0]
     assert isinstance(source, Node)
     before, after = source.meta["val"], node.meta["val"]
+    if _argument(node, "copy") or _strides(before) != _strides(after):
+        return None
     return source if before.dtype == after.dtype and before.shape == after.shape else None
+
+
+def _argument(node: Node, name: str) -> Any:
+    """An argument of a node by its name in the schema; None where it is not given."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    return (dict(zip(names, node.args, strict=False)) | dict(node.kwargs)).get(name)
+
+
+def _strides(tensor: torch.Tensor) -> list[Any]:
+    return [size_of(stride) for stride in tensor.stride()]
 
 
 def _written_arguments(node: Node) -> list[Node]:
@@ -156,6 +170,8 @@ def _view_source(node: Node) -> Node | None:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return None
+    if str(node.target).startswith(NO_CHANGE) and _given_back(node) is None:
+        return None  # a copy
     shares = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
     return node.args[0] if shares else None
 

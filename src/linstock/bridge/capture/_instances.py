@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from linstock.bridge.capture._dtypes import plain
 from linstock.bridge.ir._instance import Instance, SourceClass
 
 
@@ -15,7 +16,9 @@ def instance_of(module: nn.Module, path: str) -> Instance:
     """The instance that stands for a module at a path of the model."""
     cls: Any = type(module)
     names = [*vars(module), *module._modules, *module._parameters]
-    public = {name: getattr(module, name, None) for name in names if not name.startswith("_")}
+    public = {
+        name: plain(getattr(module, name, None)) for name in names if not name.startswith("_")
+    }
     return Instance(
         path,
         source_class(cls),

@@ -165,7 +165,7 @@ class _Namer:
         """One name for what the steps give and for what stands for it without them."""
         other = self.names.name_of(otherwise)
         step = placed.step
-        is_done = self.nesting.last_use[otherwise] <= self.nesting.position[placed.key]
+        is_done = self.nesting.end(otherwise) <= self.nesting.position[placed.key]
         is_unnamed = step.origin is None or not step.origin.targets
         wanted = self._wanted(step, taken.part or 0)
         if other is not None and is_done and (wanted == other or is_unnamed):
@@ -217,7 +217,8 @@ class _Namer:
             return self.names.free(wanted, position)
         alias = self.names.clean(step.origin.aliases.get(wanted, ""))
         # The alias is assigned in front of the statement, which may still read the name.
-        if alias and self.names.is_free(alias, position - 1) and lines is self.lines:
+        is_alone = lines is self.lines and not step.is_tuple
+        if alias and is_alone and self.names.is_free(alias, position - 1):
             lines.append(Assign((alias,), Name(wanted), step.origin))
             self.names.bind(alias, holder)
             return wanted
@@ -261,15 +262,10 @@ class _Namer:
         name = self.names.name_of(ref)
         assert name is not None, f"the value {ref} has no name"
         holder = self.names.holder(name)
-        assert holder == ref or self.other_name.get(ref) == holder or self._is_second(ref, name), (
+        assert holder == ref or self.other_name.get(ref) == holder, (
             f"the name {name} of {ref} holds {holder}"
         )
         return name
-
-    def _is_second(self, ref: Ref, name: str) -> bool:
-        """Whether the name holds what stands for a value where a branch is not taken."""
-        holder = self.names.holder(name)
-        return any(other == ref and taken == holder for taken, other in self.other_name.items())
 
     def _defined(self, made: Def, position: int) -> str:
         """Writes a function in front of the statement that uses it; its name from then on.

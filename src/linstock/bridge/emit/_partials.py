@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-from linstock.bridge.emit._lines import Assign, For, If, Line, Return
+from linstock.bridge.emit._lines import Assign, For, Function, If, Line, Return
 from linstock.bridge.ir._tree import (
     Call,
     Const,
@@ -115,6 +115,8 @@ def _rewritten(lines: Sequence[Line], change: Callable[[Tree], Tree | None]) -> 
                 changed.append(Return(rewrite(value, change), origin))
             case If(test, body):
                 changed.append(If(test, tuple(_rewritten(body, change))))
+            case Function(name, params, body):
+                changed.append(Function(name, params, tuple(_rewritten(body, change))))
             case For(target, source, body):
                 changed.append(For(target, source, tuple(_rewritten(body, change))))
     return changed

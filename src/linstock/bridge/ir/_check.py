@@ -3,6 +3,7 @@ mistake of linstock's own.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from linstock.bridge.ir._body import Body
@@ -102,11 +103,12 @@ def _check_members(
     names += [made.name.value for made in submodules.values() if isinstance(made.name, Const)]
     owned = {part.name for tree in trees for part in walk(tree) if isinstance(part, Own)}
     names += [name.value for name in owned if isinstance(name, Const)]
+    counts = Counter(names)
     for name in names:
         # A number is a name too: `0` of a Sequential.
         fits = isinstance(name, str) and re.fullmatch(r"\w+", name)
         _need(bool(fits), f"{where} has a member {name!r}")
-        _need(names.count(name) == 1, f"{where} has two members `{name}`")
+        _need(counts[name] == 1, f"{where} has two members `{name}`")
 
 
 def check_program(program: Program) -> None:
@@ -134,6 +136,10 @@ def check_program(program: Program) -> None:
         _need(all(way.test is not None for way in cls.ways[:-1]), f"{where} hides a way")
         _need(cls.ways[-1].test is None, f"{where} may return nothing")
         known[cls.name] = cls
+    for cls in program.classes:
+        read = {part.name for tree in cls.trees() for part in walk(tree) if isinstance(part, Field)}
+        idle = sorted({field.name for field in cls.fields} - read)
+        _need(not idle, f"the class `{cls.name}` has fields that nothing reads: {idle}")
 
 
 def _check_declared(

@@ -50,7 +50,7 @@ def _kind(value: Any) -> str:
         return "None"
     if isinstance(value, tuple):
         inner = dict.fromkeys(_kind(item) for item in value)
-        return f"tuple[{' | '.join(inner)}, ...]"
+        return f"tuple[{' | '.join(inner)}, ...]" if inner else "tuple[()]"
     return type(value).__name__
 
 

@@ -11,6 +11,7 @@ from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import TRAIN, Const, Op, Tree
 from linstock.bridge.ir._values import Folded
 from linstock.bridge.layers._calls import CallKind, LayerCall
+from linstock.bridge.layers._converters import OneMinus
 from linstock.bridge.layers._moves import Join, Move, Permute, Split
 from linstock.bridge.layers._settings import (
     Chosen,
@@ -132,6 +133,12 @@ class Pair:
     def to_linen(self, settings: Settings) -> dict[str, Any]:
         """The fields of the Linen layer that settings of PyTorch decide."""
         return {setting.field: setting.to_linen(settings) for setting in self.settings}
+
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """What the torch constructor calls each Linen setting, where its values are the same."""
+        same = [s for s in self.settings if not isinstance(s.convert, OneMinus)]
+        return tuple((setting.linen, setting.torch) for setting in same)
 
     def settings_of(self, module: nn.Module) -> tuple[tuple[str, Tree], ...]:
         """All fields of the Linen twin as they are written, defaults included."""

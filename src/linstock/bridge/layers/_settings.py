@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.capture._dtypes import plain
 from linstock.bridge.layers._converters import SAME, Converter
 
 Settings = Mapping[str, Any]
@@ -29,7 +30,7 @@ class Present:
 
 def read(module: Any, attribute: str) -> Any:
     """An attribute, possibly of a submodule, as in `out_proj.weight`."""
-    return operator.attrgetter(attribute)(module)
+    return plain(operator.attrgetter(attribute)(module))
 
 
 @dataclass(frozen=True)

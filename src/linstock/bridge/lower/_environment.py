@@ -17,7 +17,6 @@ from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._expected import Expected, Place
 from linstock.bridge.lower._model import Model
-from linstock.bridge.lower._names import MemberNames
 from linstock.bridge.lower._parameters import Parameters
 from linstock.bridge.lower._steps import Steps
 
@@ -51,7 +50,7 @@ class Environment:
             defaults=dict(frame.defaults),
         )
         self.steps = Steps(body)
-        self.names = MemberNames(model.reserved, instance.members)
+        self.names = model.names_of(instance)
         self.parameters = Parameters(self)
         self.place = Place()
         self.within: list[Frame] = []

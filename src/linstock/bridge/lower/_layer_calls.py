@@ -62,7 +62,10 @@ class Twins:
         pair = None if module._forward_hooks else find_pair(module)
         if pair is None:
             return None
-        calls = (layer_call(around, frame, pair) for frame in self.calls.get(module, ()))
+        frames = self.calls.get(module, ())
+        if any(frame.tensors != frame.named.keys() for frame in frames):
+            return None  # a row would not see an argument that has no node
+        calls = (layer_call(around, frame, pair) for frame in frames)
         return None if any(pair.refusal(call) for call in calls) else pair
 
     def _fold(self, call: LayerCall, frame: Frame, pair: Pair) -> Folded | None:

@@ -15,6 +15,7 @@ from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
 from linstock.bridge.layers import WeightRow
+from linstock.bridge.lower._names import MemberNames
 from linstock.bridge.lower._reach import Reach
 from linstock.bridge.lower._state import State
 
@@ -42,6 +43,7 @@ class Model:
     silent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
+    _names: dict[str, MemberNames] = field(default_factory=dict)
     _instances: dict[str, Instance] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
     _places: dict[type, set[int]] = field(default_factory=dict)
@@ -52,6 +54,12 @@ class Model:
         if frame.path not in self._instances:
             self._instances[frame.path] = instance_of(frame.module, frame.path)
         return self._instances[frame.path]
+
+    def names_of(self, instance: Instance) -> MemberNames:
+        """The names of a module's members; one table for all its calls."""
+        if instance.path not in self._names:
+            self._names[instance.path] = MemberNames(self.reserved, instance.members)
+        return self._names[instance.path]
 
     def number_call(self, frame: Frame) -> int:
         """Which call of its module this is."""

@@ -218,7 +218,7 @@ class FrameLowering:
             Const(name) if pair.weights else None,
             Owner(self.frame.below(frame.path)) if frame is not self.frame else Owner("", name),
             pair.defaults,
-            tuple((setting.linen, setting.torch) for setting in pair.settings),
+            pair.sources,
         )
         build = self.around.builder(self.around.expected(outputs[0]))
         found = pair.call.in_linen(build, made, Twin(construct))

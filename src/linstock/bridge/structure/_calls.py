@@ -161,7 +161,7 @@ class Calls:
                 for value, shapes in zip(values, self.shapes, strict=True)
                 if value is not ABSENT
             ]
-            if not all(shape and isinstance(shape[-1], int) for _, shape in pairs):
+            if not all(shape and isinstance(shape[-1], int) and shape[-1] for _, shape in pairs):
                 continue
             times = pairs[0][0] // pairs[0][1][-1]
             if times and all(v == times * shape[-1] for v, shape in pairs):

@@ -7,11 +7,14 @@ method of one class; instances that differ more get classes of their own.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from linstock.bridge._errors import ConversionError
 from linstock.bridge.ir._body import Body
-from linstock.bridge.ir._holes import ABSENT, Place, contexts, filled, holes, places
+from linstock.bridge.ir._check import CheckError
+from linstock.bridge.ir._holes import ABSENT, Place, contexts, filled, holes, owners, places
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._program import (
     Choice,
@@ -41,7 +44,7 @@ from linstock.bridge.structure._fields import Solver
 from linstock.bridge.structure._groups import group_bodies
 from linstock.bridge.structure._names import ClassNames
 from linstock.bridge.structure._prepared import Prepared, occurrences, prepare
-from linstock.bridge.structure._variants import Variant, find_variants
+from linstock.bridge.structure._variants import Variant, find_variants, is_one_for_one
 
 
 def program_of(
@@ -63,6 +66,7 @@ def program_of(
     for bodies in group_bodies(root):
         prepared = [prepare(body, class_of, is_root=body is root) for body in bodies]
         for variants in _shared(find_variants(prepared)):
+            _check_owners(variants)
             made.append(
                 _Building(variants, names, by_name, reserved, taken, reads_sizes).module_class()
             )
@@ -80,6 +84,32 @@ def _shared(variants: list[Variant]) -> list[list[Variant]]:
         groups = [group for group in groups if group not in touched]
         groups.append([*merged, variant])
     return groups
+
+
+def _check_owners(variants: Sequence[Variant]) -> None:
+    """Holds the ways of one class against each other: a submodule of an instance is the same one of
+    the class in all of them.
+
+    Raises:
+        ConversionError: It is not, because instances use their submodules in another order.
+    """
+    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
+    for variant in variants:
+        for member, kept in zip(variant.members, variant.kept, strict=True):
+            known = pairs.setdefault(id(member.body.instance), set())
+            for step, own in zip(variant.base.steps, kept, strict=True):
+                if own is not None:
+                    trees = step.tree, member.steps[own].tree
+                    known.update(zip(*map(owners, trees), strict=True))
+    for variant in variants:
+        for member in variant.members:
+            if not is_one_for_one(pairs[id(member.body.instance)]):
+                raise ConversionError(
+                    "a module is called in several ways, and its submodules change places",
+                    where=f"`{member.body.instance.path}`, a `{member.body.instance.cls.name}`",
+                    why="another instance of the class uses them in another order",
+                    todo="give the instances classes of their own",
+                )
 
 
 def _instances(variants: Sequence[Variant]) -> set[int]:
@@ -156,18 +186,26 @@ class _Building:
         """How each instance makes its submodules, over all ways: a submodule is declared once, and
         one way may see but instances that make it alike.
         """
-        if len(self.variants) == 1:
-            return {}
+        often = self._called_often()
         index = {id(instance): i for i, instance in enumerate(self.instances)}
         table: dict[Place, list[Any]] = {}
         differing: set[Place] = set()
         for place, instance, value in self._settings():
+            if place[0] not in often:
+                continue
             row = table.setdefault(place, [ABSENT] * len(self.instances))
             at = index[id(instance)]
             if row[at] is not ABSENT and repr(row[at]) != repr(value):
                 differing.add(place)
             row[at] = value
         return {place: row for place, row in table.items() if place not in differing}
+
+    def _called_often(self) -> set[Owner]:
+        """Submodules that are called at several places, or in several ways."""
+        steps = [step for variant in self.variants for step in variant.base.steps]
+        counts = Counter(owner for step in steps for owner in owners(step.tree))
+        is_split = len(self.variants) > 1
+        return {owner for owner, count in counts.items() if is_split or count > 1}
 
     def _settings(self) -> Iterator[tuple[Place, Instance, Any]]:
         for variant in self.variants:
@@ -321,7 +359,9 @@ def declare(
         if not (isinstance(part, Call) and isinstance(part.function, Construct)):
             return None
         made = part.function
-        submodules.setdefault(made.owner, made)
+        known = submodules.setdefault(made.owner, made)
+        if known != made:
+            raise CheckError(f"{made.owner} is made in two ways, {known} and {made}")
         function = made.function
         cls = classes.get(function.name) if isinstance(function, ModelClass) else None
         defaults = {} if cls is None else cls.option_defaults

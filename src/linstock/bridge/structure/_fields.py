@@ -140,7 +140,8 @@ class Solver:
         for known in self.fields.values():
             if takes(known, by_instance):
                 return Field(known.name)
-        size, times = calls.size_of(context.reads, values)
+        # What is declared once cannot read the size of one of its calls.
+        size, times = (None, 0) if declared else calls.size_of(context.reads, values)
         if size is not None and times == 1:
             return size
         multiple = self._multiple(by_instance)

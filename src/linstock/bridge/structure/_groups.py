@@ -24,7 +24,24 @@ def group_bodies(root: Body) -> list[list[Body]]:
         cls = body.instance.cls
         key = (cls, of_instance[id(body.instance)]) if cls in recursive else cls
         groups.setdefault(key, []).append(body)
-    return sorted(groups.values(), key=lambda group: max(heights[id(body)] for body in group))
+    lowest_first = sorted(groups.values(), key=lambda g: max(heights[id(body)] for body in g))
+    return _used_first(lowest_first)
+
+
+def _used_first(groups: list[list[Body]]) -> list[list[Body]]:
+    """The groups in this order, but for those that an earlier one uses, which come before it."""
+    group_of = {id(body): i for i, group in enumerate(groups) for body in group}
+    uses = [{group_of[id(child)] for body in g for child in body.children} for g in groups]
+    order: dict[int, None] = {}
+    for first in range(len(groups)):
+        stack = [first]
+        while stack:
+            waiting = sorted(i for i in uses[stack[-1]] if i not in order and i not in stack)
+            if waiting:
+                stack.append(waiting[0])
+            else:
+                order[stack.pop()] = None
+    return [groups[i] for i in order]
 
 
 def _callees_first(root: Body) -> Iterator[Body]:

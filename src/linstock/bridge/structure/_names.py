@@ -23,7 +23,7 @@ class ClassNames:
         name = instance.cls.name.lstrip("_") or instance.cls.name
         if name in self._taken:
             last = path[-1] if path else "Model"
-            longer = "".join(part.capitalize() for part in last.split("_")) + name
+            longer = "".join(part[:1].upper() + part[1:] for part in last.split("_")) + name
             name = self._numbered(longer if longer.isidentifier() else name)
         self._taken.add(name)
         return name

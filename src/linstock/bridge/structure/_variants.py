@@ -60,7 +60,7 @@ def find_variants(prepared: list[Prepared]) -> list[Variant]:
 
 def _by_owners(group: list[Prepared]) -> list[list[Prepared]]:
     """The bodies, apart where calls of one instance use different submodules for the same steps."""
-    if all(_is_one_for_one(pairs) for pairs in _owner_pairs(group[0], group).values()):
+    if all(is_one_for_one(pairs) for pairs in _owner_pairs(group[0], group).values()):
         return [group]
     apart: dict[tuple[Owner, ...], list[Prepared]] = {}
     for body in group:
@@ -77,7 +77,7 @@ def _owner_pairs(base: Prepared, group: list[Prepared]) -> dict[int, set[tuple[O
     return pairs
 
 
-def _is_one_for_one(pairs: set[tuple[Owner, Owner]]) -> bool:
+def is_one_for_one(pairs: set[tuple[Owner, Owner]]) -> bool:
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
@@ -120,7 +120,7 @@ def _keeps_owners(variant: Variant, group: list[Prepared], kept: list[int | None
             if at is not None:
                 trees = base.steps[position].tree, body.steps[at].tree
                 known.update(zip(*map(owners, trees), strict=True))
-    return all(map(_is_one_for_one, pairs.values()))
+    return all(map(is_one_for_one, pairs.values()))
 
 
 def _matched_arguments(base: Prepared, other: Prepared) -> dict[int, int] | None:
@@ -187,9 +187,10 @@ def _align(base: Prepared, other: Prepared) -> list[int | None] | None:
     return kept if j == 0 else None
 
 
-def _differing(one: Tree, other: Tree) -> int:
+def _differing(one: Tree, other: Tree) -> float:
+    """How much would have to be chosen by a field: a name counts for less than a number."""
     pairs = zip(holes(one), holes(other), strict=True)
-    return sum(a != b for a, b in pairs if not isinstance(a.value, str))
+    return sum(0.5 if isinstance(a.value, str) else 1.0 for a, b in pairs if a != b)
 
 
 class _Matching:
