@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import ConversionError, to_linen
+from linstock.bridge import ConversionError, UnsupportedError, to_linen
 
 X = torch.randn(2, 4)
 
@@ -205,3 +205,71 @@ class Flips(nn.Module):
 def test_submodules_that_change_places_between_ways_are_refused():
     with pytest.raises(ConversionError, match="its submodules change places"):
         to_linen(Flips().eval(), (X,))
+
+
+# ---- a module that calls itself, arguments that a module needs, and what a field may read
+
+
+class Recursive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x, depth=0):
+        return self.fc(x) if depth == 2 else self(torch.tanh(x), depth + 1) * 2
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) * 2
+
+
+class Tripled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(x) * 3
+
+
+class Shared(nn.Module):
+    """One block under two parents."""
+
+    def __init__(self):
+        super().__init__()
+        block = Tripled()
+        self.first, self.second = Wrapper(block), Wrapper(block)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("cls", [Recursive, Shared], ids=lambda cls: cls.__name__)
+def test_modules_reached_in_unusual_ways_agree(cls):
+    torch.manual_seed(0)
+    conversion = to_linen(cls().eval(), (X,))
+    assert conversion.report.ok, str(conversion.report)
+
+
+def test_what_a_module_computes_on_comes_before_the_weights_that_it_is_given():
+    source = to_linen(Shared().eval(), (X,), verify=False).source
+    methods = [line for line in source.splitlines() if "def __call__" in line]
+    assert all(line.split("(self, ")[1].startswith("x") for line in methods), source
+
+
+def test_a_dtype_without_a_twin_is_refused_at_the_users_line():
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.randn(4).to(torch.float8_e4m3fn))
+
+        def forward(self, x):
+            return x * self.scale.float()
+
+    with pytest.raises(UnsupportedError, match="no twin of the dtype float8_e4m3fn"):
+        to_linen(Narrow().eval(), (X,))

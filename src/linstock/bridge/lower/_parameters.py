@@ -12,6 +12,7 @@ from linstock.bridge.ir._values import Parameter, Value
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._expected import Place
+from linstock.bridge.lower._forms import dtype_tree
 from linstock.bridge.lower._model import Model
 from linstock.bridge.lower._names import MemberNames
 from linstock.bridge.lower._state import Holding, Tensor
@@ -125,7 +126,7 @@ class Parameters:
             Const(holding.name),
             holding.collection,
             literal(tuple(held.stored_shape)),
-            dtype_of(tensor.value.dtype),
+            dtype_tree(dtype_of(tensor.value.dtype)).value,
             kind,
             tuple(literal(setting) for setting in settings),
         )

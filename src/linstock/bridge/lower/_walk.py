@@ -199,7 +199,7 @@ class FrameLowering:
     def _is_written_in_place(self, frame: Frame, owned: bool) -> bool:
         """Whether a call's steps are written where it is called, without a class of its own."""
         module = frame.module
-        if type(module) is torch.nn.Sequential:
+        if type(module) is torch.nn.Sequential or module is self.frame.module:
             return True
         if next(module.parameters(), None) is None and next(module.buffers(), None) is None:
             is_small = not frame.calls and len(self.model.events.get(frame, [])) <= 2
@@ -339,7 +339,10 @@ class FrameLowering:
             if name in given and given[name] != defaults[name]:
                 raise LoweringError(f"its argument `{name}={given[name]}` is not covered")
         taken = {}
-        for name, value in (defaults | given).items():
+        for name in names:
+            if name not in given and name not in defaults:
+                continue
+            value = given[name] if name in given else defaults[name]
             parameter = row.parameter_for(name)
             if parameter is not None:
                 taken[parameter] = self._argument(value, row)

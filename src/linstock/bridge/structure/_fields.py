@@ -73,10 +73,11 @@ class Solver:
             present: Whether each call runs them.
             hints: Names of the submodules that the steps make.
         """
-        given = calls.argument_given(present)
+        by_instance = calls.by_instance(list(present))
+        named = None if by_instance is None else self._attribute_that_is(by_instance)
+        given = calls.argument_given(present) if named is None else None
         if given is not None:
             return Op("is not", (given, Const(None)))
-        by_instance = calls.by_instance(list(present))
         if by_instance is None:
             test = calls.test(present)
             return (
@@ -86,7 +87,7 @@ class Solver:
             if _agrees(known.values, by_instance):
                 known.values = _merged(known.values, by_instance)
                 return Field(known.name)
-        name = self._attribute_that_is(by_instance) or _flag_name(hints)
+        name = named or _flag_name(hints)
         made = ClassField(self._free(name, is_flag=True), by_instance, False, True)
         self.fields[made.name] = made
         self._flags.append(made)
@@ -147,7 +148,9 @@ class Solver:
         multiple = self._multiple(by_instance)
         if multiple is None and size is not None:
             multiple = Op("*", (size, Const(times)))
-        return multiple or calls.known_argument(values) or self._new_field(context, by_instance)
+        if multiple is None and context.made is None:
+            multiple = calls.known_argument(values)
+        return multiple or self._new_field(context, by_instance)
 
     def _by_call(self, calls: Calls, context: Context, values: list[Any]) -> Tree:
         """A constant that differs between calls of one instance."""
