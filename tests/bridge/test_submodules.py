@@ -273,3 +273,40 @@ def test_a_dtype_without_a_twin_is_refused_at_the_users_line():
 
     with pytest.raises(UnsupportedError, match="no twin of the dtype float8_e4m3fn"):
         to_linen(Narrow().eval(), (X,))
+
+
+class Masking(nn.Module):
+    """Gives a value under a test that only a second branch under the same test reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x, mask=None):
+        y = self.a(x)
+        y = self.b(torch.tanh(y))
+        if mask is not None:
+            z = torch.where(mask, y, 0.0)
+            z = z * 2
+        y = self.c(torch.sigmoid(y))
+        y = torch.exp(-y.square())
+        w = y.mean(-1, keepdim=True) + y
+        if mask is not None:
+            w = w + z
+        return w * x
+
+
+class MaskedOnce(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.masking = Masking()
+
+    def forward(self, x):
+        return self.masking(self.masking(x), x > 0)
+
+
+def test_a_value_of_one_branch_is_read_in_another_under_the_same_test():
+    torch.manual_seed(0)
+    conversion = to_linen(MaskedOnce().eval(), (X,))
+    assert conversion.report.ok, str(conversion.report)
+    assert conversion.source.count("if mask is not None:") == 2

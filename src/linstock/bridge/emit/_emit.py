@@ -159,6 +159,7 @@ def check_lines(method: Method, cls: ModuleClass, steady: frozenset[str]) -> Non
 
 
 def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
+    under: dict[Tree, set[str]] = {}  # what has a value where a test holds
     for line in lines:
         match line:
             case Assign(targets, value):
@@ -168,7 +169,9 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
                 check_names([value], bound, where)
             case If(test, body):
                 check_names([test], bound, where)
-                _check_block(body, set(bound), where)
+                known = under.setdefault(test, set())
+                _check_block(body, bound | known, where)
+                known |= set(names_assigned(body))
             case Function(name, params, body):
                 _check_block(body, bound | set(params), where)
                 bound.add(name)

@@ -155,9 +155,13 @@ class _Namer:
         inside: list[Line] = []
         for placed in steps:
             self._step(placed, inside, preset)
+        behind = self.nesting.position[steps[-1].key]
         for name, ref in saved.items():
-            if self.names.holder(name) != ref and name not in preset.values():
-                # A name given anew inside the branch no longer holds its old value behind it.
+            holder = self.names.holder(name)
+            is_new = holder is not None and holder != ref and name not in preset.values()
+            # A name given anew inside the branch no longer holds its old value behind it; the new
+            # one stays as long as another branch under the same test reads it.
+            if is_new and holder is not None and self.nesting.end(holder) <= behind:
                 self.names.release(name)
         self.lines.append(If(test, tuple(inside)))
 

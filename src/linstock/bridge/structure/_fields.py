@@ -193,12 +193,16 @@ class Solver:
             return None
         for known in self.fields.values():
             pairs = [(v, f) for v, f in zip(values, known.values, strict=True) if v is not ABSENT]
-            if not all(type(f) is int and f for _, f in pairs):
+            shared = [(v, f) for v, f in pairs if f is not ABSENT]
+            if not shared or not all(type(f) is int and f for _, f in shared):
                 continue
-            up, down = pairs[0][0] // pairs[0][1], pairs[0][1] // pairs[0][0]
-            if up > 1 and all(v == up * f for v, f in pairs):
+            up, down = shared[0][0] // shared[0][1], shared[0][1] // shared[0][0]
+            is_whole = all(v % up == 0 for v, _ in pairs) if up > 1 else False
+            if is_whole and all(v == up * f for v, f in shared):
+                _learn(known, [v if v is ABSENT else v // up for v in values])
                 return Op("*", (Field(known.name), Const(up)))
-            if down > 1 and all(v * down == f for v, f in pairs):
+            if down > 1 and all(v * down == f for v, f in shared):
+                _learn(known, [v if v is ABSENT else v * down for v in values])
                 return Op("//", (Field(known.name), Const(down)))
         return None
 
@@ -269,6 +273,11 @@ def takes(made: ClassField, values: Sequence[Any]) -> bool:
         return False
     made.values = _merged(made.values, values)
     return True
+
+
+def _learn(made: ClassField, values: Sequence[Any]) -> None:
+    """Gives a field the values that a relation to another constant says where it lacked them."""
+    made.values = _merged(made.values, values)
 
 
 def _merged(known: Sequence[Any], values: Sequence[Any]) -> list[Any]:

@@ -24,7 +24,8 @@ class ClassNames:
         if name in self._taken:
             last = path[-1] if path else "Model"
             longer = "".join(part[:1].upper() + part[1:] for part in last.split("_")) + name
-            name = self._numbered(longer if longer.isidentifier() else name)
+            is_usable = longer.isidentifier() and longer not in self._taken
+            name = longer if is_usable else self._numbered(name)
         self._taken.add(name)
         return name
 
