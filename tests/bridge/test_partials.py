@@ -5,7 +5,7 @@ import ast
 import torch
 from torch import nn
 
-from linstock.bridge.emit._lines import Assign, If, Return
+from linstock.bridge.emit._lines import Assign, Function, If, Return
 from linstock.bridge.emit._partials import share_settings
 from linstock.bridge.emit._printer import text
 from linstock.bridge.ir._tree import Call, Const, Construct, Global, Name, Op, Owner
@@ -88,3 +88,10 @@ def test_the_emitted_file_imports_partial_where_it_is_used(convert):
     )
     assert imported == ("partial(" in conversion.source)
     assert conversion.source.count("epsilon=") == 1
+
+
+def test_a_function_among_the_lines_is_kept():
+    step = Function("step", ("carry",), (Return(Name("carry")),))
+    layers = [layer(i, momentum=0.9, use_running_average=TRAIN) for i in range(3)]
+    _, *rest = share_settings([step, *layers], {"x"}, {"train"})
+    assert rest[0] == step
