@@ -17,7 +17,6 @@ from linstock.bridge.ir._check import CheckError
 from linstock.bridge.ir._holes import ABSENT, Place, contexts, filled, holes, owners, places
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._program import (
-    Choice,
     ModuleClass,
     PlacedStep,
     Program,
@@ -43,7 +42,8 @@ from linstock.bridge.structure._calls import Calls
 from linstock.bridge.structure._fields import Solver
 from linstock.bridge.structure._groups import group_bodies
 from linstock.bridge.structure._names import ClassNames
-from linstock.bridge.structure._prepared import Prepared, occurrences, prepare
+from linstock.bridge.structure._prepared import Prepared, prepare
+from linstock.bridge.structure._signature import Signature, rekeyed, rekeyed_choice
 from linstock.bridge.structure._variants import Variant, find_variants, is_one_for_one
 
 
@@ -137,7 +137,7 @@ class _Building:
         self.solver = Solver(
             self.instances, _member_names(variants), reserved, taken, self._declared()
         )
-        self.signature = _Signature(variants)
+        self.signature = Signature(variants)
 
     def module_class(self) -> ModuleClass:
         """The class."""
@@ -249,16 +249,16 @@ class _Building:
                 None if own[position] is None else holes(member.steps[own[position]].tree)  # type: ignore[index]
                 for member, own in zip(variant.members, variant.kept, strict=True)
             ]
-            tree = self._solved(calls, _rekeyed(step.tree, key_of), rows)
+            tree = self._solved(calls, rekeyed(step.tree, key_of), rows)
             run = next((i for i, (a, b) in enumerate(variant.runs) if a <= position < b), None)
             key = key_of[base.first_key + position]
             steps.append(PlacedStep(key, dataclasses.replace(step, tree=tree), run))
         results = []
         for i, tree in enumerate(base.results):
             rows = [holes(member.results[i]) for member in variant.members]
-            results.append(self._solved(calls, _rekeyed(tree, key_of), rows))
+            results.append(self._solved(calls, rekeyed(tree, key_of), rows))
         runs = {
-            i: Run(flag, tuple(_rekeyed_choice(choice, key_of) for choice in choices))
+            i: Run(flag, tuple(rekeyed_choice(choice, key_of) for choice in choices))
             for i, (flag, choices) in enumerate(zip(flags, variant.choices, strict=True))
         }
         return Way(test, steps, runs, results, calls.shapes)
@@ -283,69 +283,11 @@ class _Building:
             }
             for choices in variant.choices:
                 for choice in choices:
-                    here = _rekeyed_choice(choice, key_of)
+                    here = rekeyed_choice(choice, key_of)
                     if here.taken not in shapes and here.otherwise in shapes:
                         shapes[here.taken] = shapes[here.otherwise]
             found.append(shapes)
         return found
-
-
-class _Signature:
-    """The arguments of a class's method: a union over its calls.
-
-    Attributes:
-        args: Key -> name, those first that every call passes.
-        optional: Keys of those that some calls leave out.
-        passed: For each call, by identity of its body, which of what it passes an argument is.
-        keys: For each variant, the class's key of each of its base's.
-    """
-
-    def __init__(self, variants: list[Variant]) -> None:
-        names: dict[tuple[str, int], None] = {}
-        for variant in sorted(variants, key=lambda variant: -len(variant.base.args)):
-            names.update(dict.fromkeys(occurrences(variant.base.args).values()))
-        given = [
-            {name for key, name in occurrences(variant.base.args).items() if key in args}
-            for variant in variants
-            for args in variant.args
-        ]
-        ordered = sorted(names, key=lambda name: not all(name in one for one in given))
-        key_of = {name: key for key, name in enumerate(ordered)}
-        self.args = {key: name for (name, _), key in key_of.items()}
-        self.optional = [
-            key for name, key in key_of.items() if not all(name in one for one in given)
-        ]
-        self.passed: dict[int, dict[int, int]] = {}
-        self._shapes: dict[int, dict[int, tuple[Size, ...]]] = {}
-        self.keys = []
-        for variant in variants:
-            base = variant.base
-            into = {key: key_of[name] for key, name in occurrences(base.args).items()}
-            for member, args in zip(variant.members, variant.args, strict=True):
-                own = {into[key]: mine for key, mine in args.items()}
-                self.passed[id(member.body)] = {k: member.places[m] for k, m in own.items()}
-                self._shapes[id(member.body)] = {k: member.shapes[Ref(m)] for k, m in own.items()}
-            first = len(self.args)
-            steps = {base.first_key + i: first + i for i in range(len(base.steps))}
-            self.keys.append(into | steps)
-
-    def shapes_given(self, member: Prepared) -> dict[int, tuple[Size, ...]]:
-        """Stored shape of each argument that a call passes."""
-        return self._shapes[id(member.body)]
-
-
-def _rekeyed(tree: Tree, key_of: dict[int, int]) -> Tree:
-    def change(part: Tree) -> Tree | None:
-        return Ref(key_of[part.key], part.part) if isinstance(part, Ref) else None
-
-    return rewrite(tree, change)
-
-
-def _rekeyed_choice(choice: Choice, key_of: dict[int, int]) -> Choice:
-    taken, otherwise = _rekeyed(choice.taken, key_of), _rekeyed(choice.otherwise, key_of)
-    assert isinstance(taken, Ref)
-    assert isinstance(otherwise, Ref)
-    return Choice(taken, otherwise)
 
 
 def declare(
