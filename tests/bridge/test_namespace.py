@@ -248,7 +248,7 @@ def test_classes_have_names_of_their_own(wishes):
     ("wishes", "expected"),
     [
         ([("Block", "a"), ("Block", "b")], ["Block", "BBlock"]),
-        ([("Block", "a"), ("Block", "a"), ("Block", "a")], ["Block", "ABlock", "ABlock2"]),
+        ([("Block", "a"), ("Block", "a"), ("Block", "a")], ["Block", "ABlock", "Block2"]),
         ([("_Inner", "a")], ["Inner"]),
         ([("nn", "layer_one")], ["LayerOnenn"]),
         ([("Block", "a"), ("Block", "0")], ["Block", "Block2"]),
