@@ -44,7 +44,7 @@ from linstock.bridge.structure._groups import group_bodies
 from linstock.bridge.structure._names import ClassNames
 from linstock.bridge.structure._prepared import Prepared, prepare
 from linstock.bridge.structure._signature import Signature, rekeyed, rekeyed_choice
-from linstock.bridge.structure._variants import Variant, find_variants, is_one_for_one
+from linstock.bridge.structure._variants import Variant, find_variants, is_one_for_one, pair_owners
 
 
 def program_of(
@@ -93,14 +93,11 @@ def _check_owners(variants: Sequence[Variant]) -> None:
     Raises:
         ConversionError: It is not, because instances use their submodules in another order.
     """
-    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
-    for variant in variants:
-        for member, kept in zip(variant.members, variant.kept, strict=True):
-            known = pairs.setdefault(id(member.body.instance), set())
-            for step, own in zip(variant.base.steps, kept, strict=True):
-                if own is not None:
-                    trees = step.tree, member.steps[own].tree
-                    known.update(zip(*map(owners, trees), strict=True))
+    pairs = pair_owners(
+        (variant.base, *member)
+        for variant in variants
+        for member in zip(variant.members, variant.kept, strict=True)
+    )
     for variant in variants:
         for member in variant.members:
             if not is_one_for_one(pairs[id(member.body.instance)]):

@@ -1,5 +1,6 @@
 """Variants: bodies that are one another with other constants, or with small runs left out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from linstock.bridge.ir._holes import holes, owners, skeleton
@@ -111,16 +112,26 @@ def _join(variant: Variant, group: list[Prepared]) -> bool:
 
 def _keeps_owners(variant: Variant, group: list[Prepared], kept: list[int | None]) -> bool:
     """Whether each instance still has one submodule for each of the base's, over all its calls."""
-    base = variant.base
-    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
     members = [*zip(variant.members, variant.kept, strict=True), *((body, kept) for body in group)]
-    for body, own in members:
-        known = pairs.setdefault(id(body.body.instance), set())
-        for position, at in enumerate(own):
-            if at is not None:
-                trees = base.steps[position].tree, body.steps[at].tree
-                known.update(zip(*map(owners, trees), strict=True))
+    pairs = pair_owners((variant.base, *member) for member in members)
     return all(map(is_one_for_one, pairs.values()))
+
+
+def pair_owners(
+    members: Iterable[tuple[Prepared, Prepared, list[int | None]]],
+) -> dict[int, set[tuple[Owner, Owner]]]:
+    """For each instance, by identity, which of its submodules stands where one of a base's does.
+
+    Args:
+        members: A base, a body, and which of the body's steps each of the base's is, if any.
+    """
+    pairs: dict[int, set[tuple[Owner, Owner]]] = {}
+    for base, body, kept in members:
+        known = pairs.setdefault(id(body.body.instance), set())
+        for step, own in zip(base.steps, kept, strict=True):
+            if own is not None:
+                known.update(zip(*map(owners, (step.tree, body.steps[own].tree)), strict=True))
+    return pairs
 
 
 def _matched_arguments(base: Prepared, other: Prepared) -> dict[int, int] | None:
