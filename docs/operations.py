@@ -61,10 +61,10 @@ def makes_tensors(schema: Any) -> bool:
 
 def covered() -> dict[str, list[Any]]:
     """The overloads that each row's key covers."""
-    found: dict[str, list[Any]] = {key: [] for key in ROWS}
+    found: dict[str, list[Any]] = {key: [] for key in ROWS if key.startswith("aten.")}
     for target in all_overloads():
         row = find_row(target)
-        if row is not None:
+        if row is not None and row.key in found:
             found[row.key].append(target)
     return found
 
@@ -189,12 +189,12 @@ def page() -> str:
     """The whole page."""
     targets = covered()
     families: dict[str, list[Row]] = {}
-    for row in ROWS.values():
+    for row in (row for row in ROWS.values() if row.key.startswith("aten.")):
         families.setdefault(row.lower.__module__.removeprefix(TABLES), []).append(row)
     head = HEAD.format(
         version=version(),
         irrelevant=", ".join(f"`{name}`" for name in sorted(IRRELEVANT)),
-        operations=len({key.split(".")[1] for key in ROWS}),
+        operations=len({key.split(".")[1] for key in ROWS if key.startswith("aten.")}),
         overloads=sum(map(len, targets.values())),
     )
     parts = [head]

@@ -158,6 +158,7 @@ UNKNOWN = {
 
 MOST_FILES = 12
 WIDE = {
+    "capture": "each file is one thing that is seen in a model, or done to the exported graph",
     "emit": "each file is one thing that is done to statements on the way to text",
     "layers": "one file a family of layers, beside the few that say what a row is",
     "lower": "the walk is cut into what it keeps of a call, of a model and of a body",

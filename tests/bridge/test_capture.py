@@ -245,19 +245,6 @@ def test_weights_and_buffers_are_as_before():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-# ---- rates that only training shows
-
-
-def test_rates_of_functional_dropout_are_read_in_train_mode():
-    class Attention(nn.Module):
-        def forward(self, x):
-            rate = 0.2 if self.training else 0.0
-            return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=rate)
-
-    found = captured(Attention(), torch.randn(2, 2, 3, 4))
-    assert found.training_rates == {("", "scaled_dot_product_attention", 0): 0.2}
-
-
 # ---- regions, and sizes that the exporter fixes
 
 

@@ -1,10 +1,10 @@
 """Layer pairs: torch layers and their Linen twins, and layers that go operation by operation."""
 
+import jax
 import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import UnsupportedError, to_linen
 from linstock.bridge.layers import PAIRS
 
 
@@ -215,7 +215,13 @@ class Activated(nn.BatchNorm2d):
 
     def forward(self, x):
         x = nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, False, self.momentum
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
         )
         return x.relu()
 
@@ -238,14 +244,20 @@ class Frozen(nn.Module):
         return nn.functional.batch_norm(x, self.mean, self.var)
 
 
-def test_batch_norm_of_a_foreign_module_says_that_its_statistics_are_fixed(convert):
-    report = convert(Net(Frozen()), torch.randn(IMAGE)).report
-    assert any("running statistics in training too" in note for note in report.notes)
+def test_batch_norm_that_is_never_told_to_train_has_fixed_statistics(convert):
+    conversion = convert(Net(Frozen()), torch.randn(IMAGE))
+    assert "nn.BatchNorm" not in conversion.source
+    assert "train" not in conversion.source
 
 
-def test_alpha_dropout_is_refused():
-    with pytest.raises(UnsupportedError, match="alpha dropout"):
-        to_linen(Net(nn.AlphaDropout(0.2)), (torch.randn(2, 3),))
+def test_alpha_dropout_keeps_mean_and_deviation_in_train_mode(convert):
+    x = torch.randn(40, 500)
+    conversion = convert(Net(nn.AlphaDropout(0.2)), x)
+    keys = {"dropout": jax.random.key(0)}
+    out = conversion.module.apply(conversion.variables, x.numpy(), train=True, rngs=keys)
+    assert abs(float(out.mean()) - float(x.mean())) < 0.05
+    assert abs(float(out.std()) - float(x.std())) < 0.05
+    assert 0.15 < float((out != x.numpy() * (out[0, 0] / x[0, 0].numpy())).mean()) <= 1
 
 
 def test_every_pair_is_tried():

@@ -450,7 +450,7 @@ def test_convolutions_with_loose_weights_agree_with_pytorch(convert, layout):
         (lambda t: t.scatter_reduce(1, (t * 0).long(), t, "mean"), "reduces by mean"),
         (lambda t: t.scatter_reduce(1, (t * 0).long(), t, "sum", include_self=False), "False"),
         (lambda t: F.rrelu(t), "random slopes"),
-        (lambda t: F.alpha_dropout(t, 0.5, True), "alpha dropout"),
+        (lambda t: F.feature_alpha_dropout(t, 0.5, True), "alpha dropout"),
         (lambda t: F.interpolate(t, scale_factor=1.3, mode="nearest-exact"), "whole sizes"),
         (lambda t: F.pairwise_distance(t, t + 1, p=3), "degree 3"),
         (

@@ -30,7 +30,7 @@ OPERATIONS = load_operations()
 COVERED = OPERATIONS.covered()
 # A function may be the row of several operations, whose schemas differ.
 BY_FUNCTION = {}
-for _row in ROWS.values():
+for _row in map(ROWS.get, COVERED):
     BY_FUNCTION.setdefault(_row.lower, []).append(_row)
 
 # Overloads of operations with a row that the row cannot be called for.
@@ -59,7 +59,7 @@ def arguments_of(rows):
 
 def pairs():
     """Every row with each argument that it takes of each overload, and the parameter for it."""
-    for row in ROWS.values():
+    for row in map(ROWS.get, COVERED):
         for target in COVERED[row.key]:
             for argument in target._schema.arguments:
                 parameter = row.parameter_for(argument.name)

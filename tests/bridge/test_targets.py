@@ -118,7 +118,7 @@ def program(model, *args):
     with admitted(model.eval(), []) as model:
         lowered = lower(
             model,
-            capture(model, args, {}, sizes="all"),
+            capture(model, args, {}, sizes="all", in_training=True),
             layout="channels_last",
             reserved=Plates.members,
         )

@@ -109,6 +109,10 @@ class LoweringError(Exception):
     """Raised inside a lowering: why an operation cannot be translated as it is used."""
 
 
+class ModeNeededError(Exception):
+    """What a module does in train mode has to be captured."""
+
+
 @contextlib.contextmanager
 def naming_mistakes(doing: str, where: Callable[[], str] = str) -> Iterator[None]:
     """Turns an exception that nobody foresaw into one that says where linstock failed.
@@ -122,7 +126,7 @@ def naming_mistakes(doing: str, where: Callable[[], str] = str) -> Iterator[None
     """
     try:
         yield
-    except (ConversionError, LoweringError, MemoryError):
+    except (ConversionError, LoweringError, ModeNeededError, MemoryError):
         raise
     except Exception as error:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

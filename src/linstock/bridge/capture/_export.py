@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import CaptureError
+from linstock.bridge.capture._buffers import Buffers, update
 from linstock.bridge.capture._dtypes import shape_of
 from linstock.bridge.capture._failures import first_line, model_line
 from linstock.bridge.capture._frames import (
@@ -22,9 +23,11 @@ from linstock.bridge.capture._frames import (
     Watcher,
 )
 from linstock.bridge.capture._functional import functionalize
+from linstock.bridge.capture._gradients import stop_gradients
+from linstock.bridge.capture._merge import merge
+from linstock.bridge.capture._modes import PREFIX, InModes, stubborn
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
-from linstock.bridge.capture._training import Rates, needs_training_rates, training_rates
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -34,18 +37,27 @@ class Capture:
     """An exported program with the calls that made it.
 
     Attributes:
-        program: What `torch.export` gave.
+        program: What `torch.export` gave, with the model's own names for its weights.
         root: The frame of the model itself.
         frame_of: Graph node -> the frame it ran in.
-        training_rates: Dropout rates that only train mode shows.
+        outputs: What the model returns: nodes, and constants.
+        out_spec: The structure that it returns them in.
+        stubborn: The modules that `train()` or `eval()` leave in the other mode.
+        in_training: Whether the graph tells what differs in train mode; otherwise nothing is known
+            to differ but what layers do by themselves.
         notes: What had to be given up on the way, for the report.
+        unfollowed: The modules that ask for their mode, where the graph does not tell what for.
     """
 
     program: ExportedProgram
     root: Frame
     frame_of: dict[torch.fx.Node, Frame]
-    training_rates: Rates
+    outputs: list[Any]
+    out_spec: pytree.TreeSpec
+    stubborn: set[torch.nn.Module]
+    in_training: bool
     notes: list[str]
+    unfollowed: frozenset[torch.nn.Module] = frozenset()
 
 
 # Which sizes may differ from the example's: all that the model lets, those of the first axes, or
@@ -54,9 +66,14 @@ SIZES = ("all", "batch", "fixed")
 
 
 def capture(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, sizes: str
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    sizes: str,
+    in_training: bool = False,
 ) -> Capture:
-    """Exports `model` in eval mode.
+    """Exports `model` in eval mode, and in train mode too where that is asked for.
 
     Args:
         model: A model in eval mode; its hooks and weights stay as they are.
@@ -64,9 +81,11 @@ def capture(
         kwargs: Example keyword inputs.
         sizes: Which sizes may differ from the example's, one of `SIZES`; fewer where torch.export
             refuses.
+        in_training: Whether to capture train mode too.
 
     Raises:
         CaptureError: `torch.export` refuses the model.
+        TrainModeError: It refuses the model in train mode.
     """
     notes: list[str] = []
     failure: Exception | None = None
@@ -75,10 +94,11 @@ def capture(
         if attempt.note == given_up:
             continue
         recorder = Recorder(model)
+        runs = InModes(model, (False, True) if in_training else (False,), recorder.begin)
         try:
-            with recorder.listening(model), torch.no_grad(), Watcher(), quiet():
+            with recorder.listening(model), torch.enable_grad(), Watcher(), quiet():
                 program = torch.export.export(
-                    model, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
+                    runs, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
                 )
             _check_takes(program, (args, kwargs))
         except Exception as error:
@@ -90,16 +110,11 @@ def capture(
             continue
         if failure is not None and attempt.note:
             notes.append(f"{attempt.note}: {first_line(failure)}")
-        inline_regions(program)
-        node_of_tag = {
-            node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
-        }
-        written, replaced = functionalize(program.graph)
-        notes.extend(_notes_of_writes(program, written))
-        recorder.finish({tag: replaced.get(node, node) for tag, node in node_of_tag.items()})
-        rates = _training_rates(model, program.graph, args, kwargs, notes)
-        return Capture(program, recorder.frames[0], _frames_of(program, recorder), rates, notes)
+        _name_as_model(program)
+        return _captured(model, program, recorder, notes)
     assert failure is not None
+    if in_training:
+        raise TrainModeError(first_line(failure)) from failure
     raise CaptureError(
         f"torch.export cannot capture `{type(model).__qualname__}`: {first_line(failure)}",
         where=model_line(failure),
@@ -108,6 +123,65 @@ def capture(
         todo="convert a submodule that does not contain that line, or rewrite the line with torch "
         "operations",
     ) from failure
+
+
+class TrainModeError(Exception):
+    """Train mode cannot be captured."""
+
+
+def _name_as_model(program: ExportedProgram) -> None:
+    """Gives the weights their names in the model; the program has them in what runs the model."""
+    for spec in program.graph_signature.input_specs:
+        if spec.target is not None:
+            spec.target = spec.target.removeprefix(f"{PREFIX}.")
+    for name in list(program.constants):
+        program.constants[name.removeprefix(f"{PREFIX}.")] = program.constants.pop(name)
+
+
+def _captured(
+    model: torch.nn.Module, program: ExportedProgram, recorder: Recorder, notes: list[str]
+) -> Capture:
+    graph = program.graph
+    inline_regions(program)
+    buffers = Buffers(program, recorder)
+    node_of_tag = {node.meta[NODE_TAG]: node for node in graph.nodes if NODE_TAG in node.meta}
+    written, replaced = functionalize(graph)
+    notes.extend(_notes_of_writes(program, written))
+    recorder.finish({tag: replaced.get(node, node) for tag, node in node_of_tag.items()})
+    stop_gradients(graph, recorder.frames)
+    frame_of = _frames_of(program, recorder)
+    buffers.update(frame_of)
+    specs = program.call_spec.out_spec.children()
+    outputs, rest = _split(buffers.outputs, specs[0].num_leaves)
+    frames = [recorder.frames[number] for number in recorder.roots]
+    if len(frames) == 2:
+        if str(specs[0]) != str(specs[1]):
+            raise TrainModeError("the model returns another structure in train mode")
+        outputs = merge(graph, frame_of, (frames[0], outputs), (frames[1], rest))
+    _return(graph, outputs)
+    return Capture(
+        program,
+        frames[0],
+        frame_of,
+        outputs,
+        specs[0],
+        stubborn(model),
+        len(frames) == 2,
+        notes,
+    )
+
+
+def _split(values: list[Any], count: int) -> tuple[list[Any], list[Any]]:
+    return values[:count], values[count:]
+
+
+def _return(graph: torch.fx.Graph, outputs: list[Any]) -> None:
+    """Lets a graph return these, and drops what nothing reads."""
+    output = next(node for node in graph.nodes if node.op == "output")
+    output.args = (tuple(outputs),)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and node.target is not update:
+            graph.erase_node(node)
 
 
 def _check_takes(program: ExportedProgram, inputs: Inputs) -> None:
@@ -132,27 +206,6 @@ def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[st
     buffers = program.graph_signature.inputs_to_buffers
     for name in sorted(buffers[name] for name in written if name in buffers):
         yield f"the model writes to its buffer `{name}` in eval mode; the new value is not kept"
-
-
-def _training_rates(
-    model: torch.nn.Module,
-    graph: torch.fx.Graph,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    notes: list[str],
-) -> Rates:
-    if not needs_training_rates(graph):
-        return {}
-    try:
-        with quiet():
-            return training_rates(model, args, kwargs)
-    except Exception as error:
-        # A model may well refuse train mode on one example; its eval mode is unaffected.
-        notes.append(
-            "dropout inside attention is left out: the model does not run in train mode "
-            f"({first_line(error)})"
-        )
-        return {}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import itertools
 import os
 import sys
 import types
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture._dtypes import plain
+from linstock.bridge.capture._modes import PREFIX
 
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
@@ -39,6 +39,7 @@ GIVE_BACK = {
 
 # Arguments that are values of Python and not of the graph.
 PLAIN = (bool, int, float, str)
+_GET_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 # What `Tensor.shape.__get__` is.
 GETTER = types.MethodWrapperType
 
@@ -66,6 +67,9 @@ class Frame:
         outputs: The nodes that `forward` returned, in order.
         site: The caller's line.
         calls: The frames of the calls made inside, in order.
+        has_gradients: Whether the call is made with gradients.
+        started: How many nodes there were before the call.
+        mode: Whether the call is made in train mode only (True) or in eval mode only (False).
         constants: The arguments that are plain Python values, by the names of `forward`; those that
             the call leaves to their defaults too.
         defaults: The defaults of the arguments that have plain ones.
@@ -80,6 +84,9 @@ class Frame:
     outputs: list[torch.fx.Node] = field(default_factory=list)
     site: Site | None = None
     calls: list["Frame"] = field(default_factory=list)
+    has_gradients: bool = True
+    started: int = 0
+    mode: bool | None = None
     constants: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
 
@@ -105,15 +112,22 @@ class Recorder:
         self.given: list[dict[str, int]] = []
         self.returned: list[list[int]] = []
         self.stack: list[int] = []
-        self.tags = itertools.count()
+        self.roots: list[int] = []
+        self.tags = 0
         self.model = model
+
+    def begin(self) -> None:
+        """Says that the model is about to be called."""
+        if proxy_tensor.get_proxy_mode() is not None:
+            self.roots.append(len(self.frames))
 
     def tag_new_nodes(self) -> None:
         for node in reversed(self.graph().nodes):
             if NODE_TAG in node.meta:
                 break
-            node.meta[NODE_TAG] = next(self.tags)
-            node.meta[FRAME_TAG] = self.stack[-1] if self.stack else 0
+            node.meta[NODE_TAG] = self.tags
+            self.tags += 1
+            node.meta[FRAME_TAG] = self.stack[-1] if self.stack else self.roots[-1]
 
     @staticmethod
     def graph() -> torch.fx.Graph:
@@ -133,7 +147,8 @@ class Recorder:
             return
         self.tag_new_nodes()
         parent = self.frames[self.stack[-1]] if self.stack else None
-        frame = Frame(module, _called_path(), parent, site=_calling_site())
+        frame = Frame(module, _called_path(), parent, site=_calling_site(), started=self.tags)
+        frame.has_gradients = torch.is_grad_enabled()
         given: dict[str, int] = {}
         bound = _bound(module, args, kwargs)
         frame.defaults = _plain(_defaults(module))
@@ -189,7 +204,8 @@ def _called_path() -> str:
     assert mode is not None
     stack = list(getattr(mode.tracer, "module_stack", {}).values())
     path = str(stack[-1][0]) if stack else ""
-    return path.partition("@")[0].removeprefix("_export_root").removeprefix(".")
+    path = path.partition("@")[0].removeprefix("_export_root").removeprefix(".")
+    return path.removeprefix(PREFIX).removeprefix(".")
 
 
 class Watcher(TorchFunctionMode):
@@ -199,9 +215,14 @@ class Watcher(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         is_getter = type(function) is GETTER
+        if is_getter and function == _GET_DATA and _is_tracing():
+            return args[0].detach()
         if not is_getter and function in GIVE_BACK and args and _is_tracing():
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
+        before = None if is_getter or function in GIVE_BACK else _proxy(args)
         result = function(*args, **kwargs) if kwargs else function(*args)
+        if before is not None and result is args[0]:
+            _restore_proxy(result, before)
         if is_getter and not isinstance(result, torch.Tensor):
             return result  # `x.shape` and the like, by far the most frequent, make no node
         mode = proxy_tensor.get_proxy_mode()
@@ -216,6 +237,26 @@ class Watcher(TorchFunctionMode):
             site = site or _calling_site()
             node.meta[SITE_TAG] = site
         return result
+
+
+def _proxy(args: Any) -> Any:
+    """What the tracer knows the first argument by."""
+    mode = proxy_tensor.get_proxy_mode()
+    if mode is None or not args or not isinstance(args[0], torch.Tensor):
+        return None
+    return proxy_tensor.get_proxy_slot(args[0], mode.tracer, None)
+
+
+def _restore_proxy(tensor: torch.Tensor, before: Any) -> None:
+    """Lets the tracer know a tensor by its first name, after an operation that changed nothing and
+    gave back the very tensor.
+    """
+    mode = proxy_tensor.get_proxy_mode()
+    assert mode is not None
+    node = proxy_tensor.get_proxy_slot(tensor, mode.tracer).proxy.node
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None and not schema.is_mutable:
+        proxy_tensor.set_proxy_slot(tensor, mode.tracer, before)
 
 
 def _is_tracing() -> bool:
@@ -307,3 +348,21 @@ def _calling_site() -> Site | None:
             return None  # what is further out called the bridge
         frame = frame.f_back
     return None
+
+
+def events_of(
+    graph: torch.fx.Graph, frame_of: Mapping[torch.fx.Node, Frame]
+) -> dict[Frame, list[torch.fx.Node | Frame]]:
+    """For each frame its own nodes and the calls inside it, in the order they ran."""
+    events: dict[Frame, list[torch.fx.Node | Frame]] = {}
+    placed: set[Frame] = set()
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        frame = frame_of[node]
+        events.setdefault(frame, []).append(node)
+        while frame not in placed and frame.parent is not None:
+            placed.add(frame)
+            events.setdefault(frame.parent, []).append(frame)
+            frame = frame.parent
+    return events

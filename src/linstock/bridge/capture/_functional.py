@@ -16,7 +16,7 @@ from linstock.bridge.capture._dtypes import size_of
 
 aten = torch.ops.aten
 # These give back the same tensor, not a copy, where nothing has to change.
-NO_CHANGE = ("aten.to.", "aten.contiguous.", "aten.type_as.", "aten.alias.", "aten.detach.")
+NO_CHANGE = ("aten.to.", "aten.contiguous.", "aten.type_as.", "aten.alias.")
 
 
 def functionalize(graph: Graph) -> tuple[set[str], dict[Node, Node]]:

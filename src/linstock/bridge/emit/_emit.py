@@ -27,7 +27,7 @@ from linstock.bridge.emit._tidy import fold_return, nest_layers
 from linstock.bridge.ir._check import check_names
 from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._program import ModuleClass, Program, Way
-from linstock.bridge.ir._tree import Name, Ref, Tree, rewrite
+from linstock.bridge.ir._tree import IfElse, Name, Op, Ref, Tree, rewrite
 
 # What emitting itself writes, from the standard library: it stands in front of the other imports.
 STANDARD = {"partial": "from functools import partial"}
@@ -163,15 +163,19 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
     for line in lines:
         match line:
             case Assign(targets, value):
-                check_names([value], bound, where)
+                _check_value(value, bound, under, where)
                 bound |= set(targets)
             case Return(value):
-                check_names([value], bound, where)
-            case If(test, body):
+                _check_value(value, bound, under, where)
+            case If(test, body, orelse):
                 check_names([test], bound, where)
-                known = under.setdefault(test, set())
-                _check_block(body, bound | known, where)
-                known |= set(names_assigned(body))
+                for block, holds in ((body, test), (orelse, Op("not", (test,)))):
+                    known = under.setdefault(holds, set())
+                    _check_block(block, bound | known, where)
+                    known |= set(names_assigned(block))
+                    if holds == test and isinstance(test, Op) and test.symbol == "or":
+                        under.setdefault(test.operands[0], set()).update(known)
+                bound |= set(names_assigned(body)) & set(names_assigned(orelse))
             case Function(name, params, body):
                 _check_block(body, bound | set(params), where)
                 bound.add(name)
@@ -180,6 +184,20 @@ def _check_block(lines: Iterable[Line], bound: set[str], where: str) -> None:
                 names = set(re.findall(r"\w+", target))
                 _check_block(body, bound | names, where)
                 bound |= set(names_assigned(body))
+
+
+def _check_value(value: Tree, bound: set[str], under: Mapping[Tree, set[str]], where: str) -> None:
+    """Checks an expression; what a conditional one reads may have a value where its test holds."""
+
+    def change(part: Tree) -> Tree | None:
+        if not isinstance(part, IfElse):
+            return None
+        branches = ((part.body, part.test), (part.other, Op("not", (part.test,))))
+        for branch, test in branches:
+            _check_value(branch, bound | under.get(test, set()), under, where)
+        return part.test
+
+    check_names([rewrite(value, change)], bound, where)
 
 
 def _arranged(cls: ModuleClass, way: Way, target: Target, reserved: frozenset[str]) -> Method:

@@ -37,3 +37,5 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
         yield node
         if isinstance(node, (ast.If, ast.For, ast.FunctionDef)):
             yield from _statements(node.body)
+            if isinstance(node, ast.If):
+                yield from _statements(node.orelse)

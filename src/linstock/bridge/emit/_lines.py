@@ -10,7 +10,7 @@ from linstock.bridge.ir._tree import Seq, Tree
 
 @dataclass(frozen=True)
 class Assign:
-    """`a, b = value`; where it came from does not make two of them differ."""
+    """`a, b = value`, or `value` alone; where it came from does not make two of them differ."""
 
     targets: tuple[str, ...]
     value: Tree
@@ -19,10 +19,11 @@ class Assign:
 
 @dataclass(frozen=True)
 class If:
-    """`if test:`."""
+    """`if test:`, with or without `else:`."""
 
     test: Tree
     body: tuple["Line", ...]
+    orelse: tuple["Line", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def names_assigned(lines: Iterable[Line]) -> Iterator[str]:
             yield from line.targets
         elif isinstance(line, (If, For, Function)):
             yield from names_assigned(line.body)
+            if isinstance(line, If):
+                yield from names_assigned(line.orelse)
             if isinstance(line, Function):
                 yield from (line.name, *line.params)
 
@@ -88,19 +91,26 @@ def origins(lines: Iterable[Line]) -> Iterator[Origin | None]:
         else:
             yield None
             yield from origins(line.body)
+            if isinstance(line, If):
+                yield from origins(line.orelse)
 
 
 def printed(lines: Iterable[Line], printer: Printer) -> Iterator[str]:
     """The statements as text."""
     for line in lines:
         match line:
+            case Assign((), value):
+                yield printer.text(value)
             case Assign(targets, value):
                 yield f"{', '.join(targets)} = {printer.text(value)}"
             case Return(value):
                 yield f"return {_bare(value, printer)}"
-            case If(test, body):
+            case If(test, body, orelse):
                 yield f"if {printer.text(test)}:"
                 yield from (f"    {inner}" for inner in printed(body, printer))
+                if orelse:
+                    yield "else:"
+                    yield from (f"    {inner}" for inner in printed(orelse, printer))
             case Function(name, params, body):
                 yield f"def {name}({', '.join(params)}):"
                 yield from (f"    {inner}" for inner in printed(body, printer))

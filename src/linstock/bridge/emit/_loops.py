@@ -30,7 +30,9 @@ def roll(lines: Sequence[Line], taken: Collection[str] = ()) -> list[Line]:
         taken: Names that the method uses, which no loop may take for its own.
     """
     lines = [
-        If(line.test, tuple(roll(line.body, taken))) if isinstance(line, If) else line
+        If(line.test, tuple(roll(line.body, taken)), tuple(roll(line.orelse, taken)))
+        if isinstance(line, If)
+        else line
         for line in lines
     ]
     counter = next((name for name in COUNTERS if name not in taken), None)

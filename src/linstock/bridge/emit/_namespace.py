@@ -91,6 +91,16 @@ class Namespace:
         """What the names hold at this point."""
         return dict(self._bound)
 
+    def restore(self, before: dict[str, Ref], position: int) -> None:
+        """Lets the names hold what they held, but for those whose value is read behind a position
+        and holds its name alone.
+        """
+        for name, ref in list(self._bound.items()):
+            if before.get(name) != ref and self._end(ref) <= position:
+                del self._bound[name]
+        for name, ref in before.items():
+            self._bound.setdefault(name, ref)
+
     def is_free(self, name: str, position: int) -> bool:
         """Whether nothing at or behind a position reads what the name holds."""
         if self.is_fixed(name):

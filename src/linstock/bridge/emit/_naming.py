@@ -63,7 +63,9 @@ class _Namer:
         self.way = way
         self.forced = forced
         self.unnamed: set[int] = set()
-        self.names = Namespace(reserved, lambda ref: self.nesting.end(ref))
+        self.names = Namespace(reserved, self._end)
+        self.other_branch = range(0)
+        self.in_front: dict[str, Ref] = {}  # what the names held in front of the branch
         self.nesting = Nesting(way, forced, self.names.clean)
         self.lines: list[Line] = []
         self.tree_of = {placed.key: placed.step.tree for placed in way.steps}
@@ -94,12 +96,32 @@ class _Namer:
             stop = i
             while stop < len(steps) and steps[stop].run == run:
                 stop += 1
+            self.other_branch = self._other_branch(run, stop)
             self._optional(steps[i:stop], self.way.runs[run], i)
             i = stop
         results = [self._written(tree, len(steps)) for tree in self.way.results]
         value = results[0] if len(results) == 1 else Seq(tuple(results))
         self.lines.append(Return(value, self._origin_of_results()))
         return Method(args, self.lines, self.names.used | set(args))
+
+    def _other_branch(self, run: int, start: int) -> range:
+        """Where the steps stand that run behind a run, in the other mode."""
+        steps, stop = self.way.steps, start
+        following = steps[start].run if start < len(steps) else None
+        if following is None or self.way.runs[following].follows != run:
+            return range(0)
+        while stop < len(steps) and steps[stop].run == following:
+            stop += 1
+        return range(start, stop)
+
+    def _end(self, ref: Ref) -> int:
+        """The last position where a value is read; what only the other branch reads is free in this
+        one.
+        """
+        end = self.nesting.end(ref)
+        if end in self.other_branch:
+            return self.nesting.end_apart_from(ref, self.other_branch)
+        return end
 
     def _origin_of_results(self) -> Origin | None:
         """Where the last step came from that is written inside the `return`."""
@@ -141,13 +163,19 @@ class _Namer:
         before: list[Line] = []
         for choice in run.choices:
             taken = next(placed for placed in steps if placed.key == choice.taken.key)
+            if run.follows is not None:
+                preset[choice.taken] = self.names.name_of(choice.otherwise) or ""
+                continue
             name = self._name_of_choice(taken, choice.taken, choice.otherwise, position)
             if name != self.names.name_of(choice.otherwise):
                 before.append(Assign((name,), self._written(choice.otherwise, position)))
                 self.names.bind(name, choice.otherwise, is_second=True)
             preset[choice.taken] = name
         self.lines.extend(before)
+        if run.follows is not None:
+            self.names.restore(self.in_front, position)
         saved = self.names.snapshot()
+        self.in_front = saved
         for name in preset.values():
             holder = self.names.holder(name)
             if holder is not None and self.names.name_of(holder) != name:
@@ -163,7 +191,11 @@ class _Namer:
             # one stays as long as another branch under the same test reads it.
             if is_new and holder is not None and self.nesting.end(holder) <= behind:
                 self.names.release(name)
-        self.lines.append(If(test, tuple(inside)))
+        first = self.lines[-1] if run.is_else else None
+        if isinstance(first, If) and not first.orelse:
+            self.lines[-1] = dataclasses.replace(first, orelse=tuple(inside))
+        else:
+            self.lines.append(If(test, tuple(inside)))
 
     def _name_of_choice(self, placed: PlacedStep, taken: Ref, otherwise: Ref, position: int) -> str:
         """One name for what the steps give and for what stands for it without them."""

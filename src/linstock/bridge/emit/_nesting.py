@@ -66,6 +66,12 @@ class Nesting:
                 for ref in value_refs(placed.step.tree):
                     self._readers.setdefault(ref, []).append(placed.key)
 
+    def end_apart_from(self, ref: Ref, left_out: range) -> int:
+        """The same, without what some steps read."""
+        own = [at for at, other in self.uses if other == ref and at not in left_out]
+        inner = (self.end_apart_from(Ref(key), left_out) for key in self._readers.get(ref, ()))
+        return max([-1, *own, *inner])
+
     def end(self, ref: Ref) -> int:
         """The last position where a value is read, directly or inside a nested step."""
         if ref not in self._ends:
@@ -93,9 +99,11 @@ class Nesting:
                 for part in walk(tree):
                     if isinstance(part, Dim) and part.of.key in self._forced:
                         last[part.of] = max(last.get(part.of, -1), position)
-        for run in self.way.runs.values():
+        for number, run in self.way.runs.items():
             for choice in run.choices:
                 at = self.position[choice.taken.key]
+                if run.follows is not None:  # the steps in front of it may use the name
+                    at = next(i for i, p in enumerate(self.way.steps) if p.run == number)
                 last[choice.otherwise] = max(last.get(choice.otherwise, -1), at)
         return last
 

@@ -103,6 +103,8 @@ def _trees(lines: Sequence[Line]) -> Iterator[Tree]:
             yield line.value
         else:
             yield from _trees(line.body)
+            if isinstance(line, If):
+                yield from _trees(line.orelse)
 
 
 def _rewritten(lines: Sequence[Line], change: Callable[[Tree], Tree | None]) -> list[Line]:
@@ -113,8 +115,9 @@ def _rewritten(lines: Sequence[Line], change: Callable[[Tree], Tree | None]) -> 
                 changed.append(Assign(targets, rewrite(value, change), origin))
             case Return(value, origin):
                 changed.append(Return(rewrite(value, change), origin))
-            case If(test, body):
-                changed.append(If(test, tuple(_rewritten(body, change))))
+            case If(test, body, orelse):
+                blocks = (tuple(_rewritten(block, change)) for block in (body, orelse))
+                changed.append(If(test, *blocks))
             case Function(name, params, body):
                 changed.append(Function(name, params, tuple(_rewritten(body, change))))
             case For(target, source, body):

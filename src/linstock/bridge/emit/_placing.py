@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from linstock.bridge.ir._body import Step
-from linstock.bridge.ir._program import ModuleClass, PlacedStep, Run, Way
+from linstock.bridge.ir._program import ModuleClass, PlacedStep, Way
 from linstock.bridge.ir._tree import (
     TRAIN,
     Call,
@@ -107,6 +107,9 @@ def _mapped(way: Way, change: Form) -> Way:
         way,
         test=None if way.test is None else rewrite(way.test, change),
         steps=[placed(step) for step in way.steps],
-        runs={key: Run(rewrite(run.test, change), run.choices) for key, run in way.runs.items()},
+        runs={
+            key: dataclasses.replace(run, test=rewrite(run.test, change))
+            for key, run in way.runs.items()
+        },
         results=[rewrite(tree, change) for tree in way.results],
     )

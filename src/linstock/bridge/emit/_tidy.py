@@ -13,7 +13,8 @@ def nest_layers(lines: Sequence[Line]) -> list[Line]:
     nested: list[Line] = []
     for line in lines:
         if isinstance(line, If):
-            line = If(line.test, tuple(nest_layers(line.body)))
+            blocks = (tuple(nest_layers(block)) for block in (line.body, line.orelse))
+            line = If(line.test, *blocks)
         before = nested[-1] if nested else None
         if isinstance(before, Assign) and isinstance(line, Assign):
             merged = _merged(before, line)

@@ -22,6 +22,7 @@ class Step:
         origin: The statement of the source.
         hint: A name to fall back on.
         within: Name of the container that the step was written in place from, if any.
+        mode: Whether it runs in train mode only (True) or in eval mode only (False).
     """
 
     tree: Tree
@@ -30,6 +31,7 @@ class Step:
     origin: Origin | None
     hint: str
     within: str = ""
+    mode: bool | None = None
 
 
 @dataclass(frozen=True)

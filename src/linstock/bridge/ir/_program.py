@@ -103,10 +103,14 @@ class Run:
     Attributes:
         test: The test.
         choices: The values that depend on whether they run.
+        follows: The run of the other mode that gives the same names, in front of it.
+        is_else: Whether it runs if and only if that one does not.
     """
 
     test: Tree
     choices: tuple[Choice, ...] = ()
+    follows: int | None = None
+    is_else: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ class Train(Tree):
 
 
 @dataclass(frozen=True)
+class Initializing(Tree):
+    """Whether the module's variables are being made."""
+
+
+@dataclass(frozen=True)
 class Key(Tree):
     """A fresh random key from a stream."""
 
@@ -244,6 +249,23 @@ class Own(Tree):
     dtype: Dtype
     initializer: str
     settings: tuple[Tree, ...] = ()
+
+
+@dataclass(frozen=True)
+class Update(Tree):
+    """A variable of the module itself gets a new value.
+
+    Attributes:
+        name: Its name.
+        collection: Its collection.
+        held: Its value before.
+        value: The new value.
+    """
+
+    name: Tree
+    collection: str
+    held: Tree
+    value: Tree
 
 
 @dataclass(frozen=True)

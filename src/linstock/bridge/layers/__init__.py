@@ -30,6 +30,7 @@ from linstock.bridge.layers._moves import Part as Part
 from linstock.bridge.layers._moves import Permute as Permute
 from linstock.bridge.layers._moves import Split as Split
 from linstock.bridge.layers._moves import Stack as Stack
+from linstock.bridge.layers._pair import NOT_TRAIN as NOT_TRAIN
 from linstock.bridge.layers._pair import Pair as Pair
 from linstock.bridge.layers._pair import Weight as Weight
 from linstock.bridge.layers._table import PAIRS as PAIRS

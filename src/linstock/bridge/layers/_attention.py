@@ -111,7 +111,10 @@ ATTENTION = Pair(
     ),
     chosen=(Chosen("batch_first", True),),
     ignored=PLACEMENT,
-    fixed=(Fixed("deterministic", NOT_TRAIN, unless=("dropout", 0.0)),),
+    fixed=(
+        Fixed("broadcast_dropout", Const(False), unless=("dropout", 0.0)),
+        Fixed("deterministic", NOT_TRAIN, unless=("dropout", 0.0)),
+    ),
 )
 
 ROWS = (ATTENTION,)

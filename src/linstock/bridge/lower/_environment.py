@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._merge import TRAINING_TAG
 from linstock.bridge.ir._body import Body, Result
 from linstock.bridge.ir._tree import Const, Dim, Ref, Tree
 from linstock.bridge.ir._values import Folded, Size, Value
@@ -69,11 +70,14 @@ class Environment:
 
     def expected(self, node: Node) -> Expected:
         """What a node gives in the source."""
-        value = node.meta["val"]
+        value, training = node.meta["val"], node.meta.get(TRAINING_TAG, {})
         if isinstance(value, torch.Tensor):
-            return Expected(shape_of(value), dtype_of(value.dtype), place=self.place)
+            dtype = dtype_of(value.dtype)
+            carries = str(node.target).startswith("aten.detach") and self.model.carries(node)
+            return Expected(shape_of(value), dtype, (), self.place, training, carries)
         parts = [part for part in value or () if isinstance(part, torch.Tensor)]
-        return Expected(parts=tuple(map(described, parts)), place=self.place)
+        described_parts = tuple(map(described, parts))
+        return Expected(parts=described_parts, place=self.place, training=training)
 
     # ---- what operations ask for
 
@@ -81,6 +85,10 @@ class Environment:
         """The expression of a parameter, stored in the given order."""
         known = self.parameters.read(value, order)
         return self.builder().tree(known, order if order is not None else range(value.rank))
+
+    def held(self, value: Value) -> Value:
+        """A parameter as the module stores it."""
+        return self.parameters.read(value, None)
 
     def find_size(self, size: Size) -> Tree | None:
         """A size, from this call's values or else from an argument that nothing has read yet."""
@@ -99,10 +107,6 @@ class Environment:
     def note(self, text: str) -> None:
         """Says something to the user in the report, once."""
         self.model.note(text)
-
-    def training_rate(self, kind: str) -> float:
-        """The dropout rate of the operation at hand in training, where eval mode shows none."""
-        return self.model.training_rate(self.within[-1] if self.within else self.frame, kind)
 
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""

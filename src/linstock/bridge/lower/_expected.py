@@ -1,6 +1,8 @@
 """What is expected of a row: the shape and dtype of its result, and where it stands."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from linstock.bridge.ir._dtypes import FLOAT32, Dtype
 from linstock.bridge.ir._origin import Origin
@@ -31,9 +33,13 @@ class Expected:
         dtype: Its dtype.
         parts: Shape and dtype of each part, where it gives several.
         place: Where it stands.
+        training: The arguments that say which mode it is, as they are in train mode.
+        carries: Whether a gradient would reach a parameter or an input through its operands.
     """
 
     shape: tuple[Size, ...] = ()
     dtype: Dtype = FLOAT32
     parts: tuple[Value, ...] = ()
     place: Place = Place()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    carries: bool = False

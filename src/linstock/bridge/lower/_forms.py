@@ -45,14 +45,14 @@ class Surroundings(Protocol):
     def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
         """The expression of a parameter, stored in the given order."""
 
+    def held(self, value: Value) -> Value:
+        """A parameter as the module stores it."""
+
     def find_size(self, size: Size) -> Tree | None:
         """A size as the shape of a value at hand has it."""
 
     def note(self, text: str) -> None:
         """Says something to the user in the report, once."""
-
-    def training_rate(self, kind: str) -> float:
-        """The dropout rate of the operation at hand in training, where eval mode shows none."""
 
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""

@@ -1,5 +1,6 @@
 """A model being lowered: what all of its calls share, and what comes out."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from torch.fx import Node
 from linstock.bridge._errors import Missing
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._instance import Instance
@@ -42,7 +44,6 @@ class Model:
     missing: list[Missing] = field(default_factory=list)
     silent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    _rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     _names: dict[str, MemberNames] = field(default_factory=dict)
     _instances: dict[str, Instance] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
@@ -121,17 +122,28 @@ class Model:
             else:
                 yield from self.nodes_inside(event)
 
+    def carries(self, node: Node) -> bool:
+        """Whether a gradient could reach a parameter that is trained, or an input, through what a
+        node reads.
+        """
+        return any(source in self._carrying for source in node.all_input_nodes)
+
+    @functools.cached_property
+    def _carrying(self) -> set[Node]:
+        graph = self.capture.program.graph
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+        return carrying(graph, filter(self._takes_gradient, placeholders))
+
+    def _takes_gradient(self, placeholder: Node) -> bool:
+        value, tensor = placeholder.meta.get("val"), self.state.of(placeholder)
+        if tensor is not None:
+            return tensor.kind == "parameter" and tensor.value.requires_grad
+        return isinstance(value, torch.Tensor) and value.is_floating_point()
+
     def note(self, text: str) -> None:
         """Says something to the user in the report, once."""
         if text not in self.notes:
             self.notes.append(text)
-
-    def training_rate(self, frame: Frame, kind: str) -> float:
-        """The rate in training of the next operation of a kind in a frame."""
-        here = (frame.path, kind)
-        number = self._rates_read.setdefault(here, 0)
-        self._rates_read[here] += 1
-        return self.capture.training_rates.get((*here, number), 0.0)
 
     def notes_of_silent(self) -> Iterator[str]:
         """What to say of the modules that did nothing in eval mode and may act in training."""
@@ -162,22 +174,6 @@ class Lowered:
     kept: dict[str, torch.Tensor]
     fixed: dict[str, torch.Tensor]
     notes: list[str]
-
-
-def events_of(capture: Capture) -> dict[Frame, list[Node | Frame]]:
-    """For each frame its own nodes and the calls inside it, in the order they ran."""
-    events: dict[Frame, list[Node | Frame]] = {}
-    placed: set[Frame] = {capture.root}
-    for node in capture.program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        frame = capture.frame_of[node]
-        events.setdefault(frame, []).append(node)
-        while frame not in placed and frame.parent is not None:
-            placed.add(frame)
-            events.setdefault(frame.parent, []).append(frame)
-            frame = frame.parent
-    return events
 
 
 def is_size(node: Node) -> bool:

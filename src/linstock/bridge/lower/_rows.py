@@ -216,11 +216,11 @@ def add_row(row: Row) -> None:
 
 def key_of(target: Any) -> str:
     """The key of a graph node's target; an in-place operation has its functional twin's."""
-    name = (
-        str(target)
-        if hasattr(target, "_schema")
-        else f"operator.{getattr(target, '__name__', target)}"
-    )
+    if hasattr(target, "_schema"):
+        name = str(target)
+    else:
+        is_own = str(getattr(target, "__module__", "")).startswith("linstock")
+        name = f"{'linstock' if is_own else 'operator'}.{getattr(target, '__name__', target)}"
     namespace, operation, *overload = name.split(".")
     if operation.endswith("_") and not operation.startswith("_") and not operation.endswith("__"):
         operation = operation[:-1]

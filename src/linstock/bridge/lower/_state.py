@@ -92,12 +92,16 @@ class State:
         """The tensor that a module has under an attribute."""
         return self.tensors[f"{module_path}.{attribute}" if module_path else attribute]
 
+    def of(self, placeholder: Node) -> Tensor | None:
+        """The tensor that a placeholder stands for; None for a user's input."""
+        name = self.of_placeholder.get(placeholder.name)
+        return None if name is None else self.tensors[name]
+
     def value_of(self, placeholder: Node) -> Value | None:
         """The value of a placeholder that is not a user's input."""
-        name = self.of_placeholder.get(placeholder.name)
-        if name is None:
+        tensor = self.of(placeholder)
+        if tensor is None:
             return None
-        tensor = self.tensors[name]
         facet: Facet = Parameter(tensor.names[0])
         if not tensor.persistent:
             facet = _pattern(tensor.value) or facet

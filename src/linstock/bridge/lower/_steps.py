@@ -1,5 +1,7 @@
 """The steps of one body, as they are added."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 from linstock.bridge._errors import LoweringError
@@ -13,6 +15,7 @@ from linstock.bridge.ir._tree import (
     Owner,
     Ref,
     Tree,
+    Update,
     rewrite,
     walk,
 )
@@ -20,7 +23,7 @@ from linstock.bridge.ir._values import Size
 from linstock.bridge.lower._expected import Place
 
 # What cannot be written twice without making something twice.
-EFFECTS = (Invoke, Key, Own)
+EFFECTS = (Invoke, Key, Own, Update)
 
 
 class _Known:
@@ -39,6 +42,10 @@ class _Known:
 class Steps:
     """Adds steps to a body; equal steps are one step.
 
+    Attributes:
+        body: The body.
+        mode: Whether what is added runs in train mode only (True) or in eval mode only (False).
+
     Invariants: a key names one argument or one step for good; a submodule is declared once, and a
     submodule that is called again is the one declared.
     """
@@ -46,11 +53,22 @@ class Steps:
     def __init__(self, body: Body) -> None:
         """Starts behind what the body has."""
         self.body = body
-        self._known: dict[Tree, Ref] = {}
+        self.mode: bool | None = None
+        self._known: dict[tuple[Tree, bool | None], Ref] = {}
         # Arguments come before steps wherever a size or a shape is looked for.
         self._of_arguments = _Known()
         self._of_steps = _Known()
         self._next_key = 0
+
+    @contextlib.contextmanager
+    def in_mode(self, mode: bool | None) -> Iterator[None]:
+        """While what is added runs in one mode only."""
+        before = self.mode
+        self.mode = before if mode is None else mode
+        try:
+            yield
+        finally:
+            self.mode = before
 
     def new_key(self) -> int:
         """A key for an argument or a step."""
@@ -65,16 +83,33 @@ class Steps:
         A submodule that the tree makes is declared, and the step calls it.
         """
         tree = self._declared(tree)
-        if tree in self._known:
-            return self._known[tree]
+        mode = None if isinstance(tree, Own) else self.mode  # a variable is there in every mode
+        known = self._found(tree, mode)
+        if known is not None:
+            return known
         key = self.new_key()
-        self.body.steps[key] = Step(tree, shapes, is_tuple, place.origin, place.hint, place.within)
+        self.body.steps[key] = Step(
+            tree, shapes, is_tuple, place.origin, place.hint, place.within, mode
+        )
         for i, shape in enumerate(shapes):
-            self._of_steps.learn(Ref(key, i if is_tuple else None), shape)
+            if mode is None:
+                self._of_steps.learn(Ref(key, i if is_tuple else None), shape)
         ref = Ref(key)
         if not any(isinstance(part, EFFECTS) for part in walk(tree)):
-            self._known[tree] = ref
+            self._known[tree, mode] = ref
         return ref
+
+    def _found(self, tree: Tree, mode: bool | None) -> Ref | None:
+        """The step that computes the same; one of another mode runs in both from now on."""
+        for known in (None, mode, True, False):
+            ref = self._known.get((tree, known))
+            if ref is None:
+                continue
+            if known != mode and known is not None:
+                self._known[tree, None] = self._known.pop((tree, known))
+                self.body.steps[ref.key] = replace(self.body.steps[ref.key], mode=None)
+            return ref
+        return None
 
     def add_argument(self, name: str, shape: tuple[Size, ...]) -> Ref:
         """Adds an argument."""

@@ -7,21 +7,39 @@ import sympy
 import torch
 from torch.fx import Node
 
-from linstock.bridge._errors import LoweringError, Missing, UnsupportedError, naming_mistakes
+from linstock.bridge._errors import (
+    LoweringError,
+    Missing,
+    ModeNeededError,
+    UnsupportedError,
+    naming_mistakes,
+)
 from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.capture._export import Capture
-from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._frames import Frame, events_of
+from linstock.bridge.capture._merge import MODE_TAG
 from linstock.bridge.capture._origins import origin_of_node, origin_of_site
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._origin import Origin
-from linstock.bridge.ir._tree import Const, Construct, Invoke, Kind, ModelClass, Owner, Ref
+from linstock.bridge.ir._tree import (
+    TRAIN,
+    Const,
+    Construct,
+    Invoke,
+    Kind,
+    ModelClass,
+    Owner,
+    Ref,
+    Tree,
+    rewrite,
+)
 from linstock.bridge.ir._values import Folded, Value
-from linstock.bridge.layers import LayerCall, Pair, channels_last_order, find_pair
+from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._layer_calls import Twin, Twins
-from linstock.bridge.lower._model import Lowered, Model, events_of, is_size
+from linstock.bridge.lower._model import Lowered, Model, is_size
 from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
 from linstock.bridge.lower._state import State
 
@@ -43,13 +61,15 @@ def lower(
         UnsupportedError: Some operations have no lowering; all of them are listed.
     """
     state = State(model, capture.program)
-    shared = Model(capture, layout, reserved, state, events_of(capture))
+    shared = Model(
+        capture, layout, reserved, state, events_of(capture.program.graph, capture.frame_of)
+    )
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
     try:
         walk.lower_root()
-        outputs = walk.around.give(_user_outputs(capture))
+        outputs = walk.around.give(capture.outputs)
     except LoweringError as error:
         shared.missing.append(Missing(type(model).__qualname__, "", "", str(error)))
     if shared.missing:
@@ -58,13 +78,6 @@ def lower(
     return Lowered(
         walk.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
     )
-
-
-def _user_outputs(capture: Capture) -> list[Any]:
-    output = next(node for node in capture.program.graph.nodes if node.op == "output")
-    specs = capture.program.graph_signature.output_specs
-    kind = torch.export.graph_signature.OutputKind.USER_OUTPUT
-    return [arg for arg, spec in zip(output.args[0], specs, strict=True) if spec.kind == kind]
 
 
 def _number(number: Any) -> Any:
@@ -111,10 +124,12 @@ class FrameLowering:
     def run_events(self, frame: Frame) -> None:
         """Lowers a frame's nodes and the calls inside it, in order."""
         for event in self.model.events.get(frame, []):
-            if isinstance(event, Node):
-                self.lower_node(event)
-            else:
-                self.lower_call(event)
+            mode = event.meta.get(MODE_TAG) if isinstance(event, Node) else event.mode
+            with self.around.steps.in_mode(None if self.frame.mode is not None else mode):
+                if isinstance(event, Node):
+                    self.lower_node(event)
+                else:
+                    self.lower_call(event)
 
     # ---- calls
 
@@ -147,6 +162,8 @@ class FrameLowering:
         owned = self._owns(frame)
         self._stand_at_call(frame)
         twin = self.twins.find(self.around, frame) if owned else None
+        if twin is None and frame.module in self.model.capture.unfollowed:
+            raise ModeNeededError
         if twin is not None:
             self.lower_layer(frame, *twin)
         elif self._is_written_in_place(frame, owned):
@@ -214,7 +231,7 @@ class FrameLowering:
         name = self._local_name(frame)
         construct = Construct(
             Kind(pair.linen),
-            pair.settings_of(frame.module),
+            self._settings(frame.module, pair),
             Const(name) if pair.weights else None,
             Owner(self.frame.below(frame.path)) if frame is not self.frame else Owner("", name),
             pair.defaults,
@@ -226,6 +243,17 @@ class FrameLowering:
         for output, value in zip(outputs, values, strict=True):
             self.around[output] = value
         _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), made.fold)
+
+    def _settings(self, module: torch.nn.Module, pair: Pair) -> tuple[tuple[str, Tree], ...]:
+        """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for
+        good.
+        """
+        settings = pair.settings_of(module)
+        if module not in self.model.capture.stubborn:
+            return settings
+        mode = Const(module.training)
+        plain = {TRAIN: mode, NOT_TRAIN: Const(not module.training)}
+        return tuple((name, rewrite(tree, plain.get)) for name, tree in settings)
 
     def lower_class(self, frame: Frame) -> None:
         """Lowers a call to a module class of its own."""

@@ -41,6 +41,7 @@ from linstock.bridge.ir._values import Size
 from linstock.bridge.structure._calls import Calls
 from linstock.bridge.structure._fields import Solver
 from linstock.bridge.structure._groups import group_bodies
+from linstock.bridge.structure._modes import under_modes
 from linstock.bridge.structure._names import ClassNames
 from linstock.bridge.structure._prepared import Prepared, prepare
 from linstock.bridge.structure._signature import Signature, rekeyed, rekeyed_choice
@@ -258,6 +259,7 @@ class _Building:
             i: Run(flag, tuple(rekeyed_choice(choice, key_of) for choice in choices))
             for i, (flag, choices) in enumerate(zip(flags, variant.choices, strict=True))
         }
+        steps, runs, results = under_modes(steps, runs, results)
         return Way(test, steps, runs, results, calls.shapes)
 
     def _solved(self, calls: Calls, tree: Tree, rows: list[list[Const] | None]) -> Tree:

@@ -17,6 +17,7 @@ from linstock.bridge.ir._tree import (
     Owner,
     Ref,
     Tree,
+    Update,
     rewrite,
     walk,
 )
@@ -56,9 +57,10 @@ class Prepared:
         return [skeleton(step.tree) for step in self.steps]
 
     @functools.cached_property
-    def shapeless(self) -> list[Tree]:
-        """The steps without what may differ and without which values they read."""
-        return [without_refs(tree) for tree in self.skeletons]
+    def shapeless(self) -> list[tuple[Tree, bool | None]]:
+        """The steps without what may differ and without which values they read, and their modes."""
+        trees = map(without_refs, self.skeletons)
+        return [(tree, step.mode) for tree, step in zip(trees, self.steps, strict=True)]
 
     @functools.cached_property
     def owners(self) -> list[Owner]:
@@ -72,7 +74,8 @@ class Prepared:
         numbers: dict[Owner, int] = {}
         made = [numbers.setdefault(owner, len(numbers)) for owner in self.owners]
         results = tuple(skeleton(tree) for tree in self.results)
-        return tuple(self.args.values()), tuple(self.skeletons), results, tuple(made)
+        modes = tuple(step.mode for step in self.steps)
+        return tuple(self.args.values()), tuple(self.skeletons), modes, results, tuple(made)
 
 
 def without_refs(tree: Tree) -> Tree:
@@ -163,6 +166,7 @@ def occurrences(args: Mapping[int, str]) -> dict[int, tuple[str, int]]:
 def _needed(trees: dict[int, Tree], results: Iterable[Tree]) -> set[int]:
     needed: set[int] = set()
     queue = [part.key for tree in results for part in walk(tree) if isinstance(part, Ref)]
+    queue += [key for key, tree in trees.items() if isinstance(tree, Update)]
     while queue:
         key = queue.pop()
         if key not in needed:

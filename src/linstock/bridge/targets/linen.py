@@ -17,6 +17,7 @@ from linstock.bridge.ir._tree import (
     Global,
     Held,
     Index,
+    Initializing,
     Key,
     Kind,
     Member,
@@ -24,6 +25,7 @@ from linstock.bridge.ir._tree import (
     Own,
     Train,
     Tree,
+    Update,
     literal,
     walk,
 )
@@ -76,6 +78,10 @@ class Linen:
                 return Global(f"nn.{name}")
             case Train():
                 return Name("train")
+            case Initializing():
+                return Call(Attr(SELF, "is_initializing"))
+            case Update(name, collection, _, value):
+                return Call(Attr(SELF, "put_variable"), (Const(collection), name, value))
             case Key(stream):
                 return Call(Attr(SELF, "make_rng"), (Const(stream),))
             case Const(Dtype() as dtype):

@@ -25,6 +25,9 @@ from linstock.bridge.lower.aten import (
     matmul as matmul,
 )
 from linstock.bridge.lower.aten import (
+    mode as mode,
+)
+from linstock.bridge.lower.aten import (
     norm as norm,
 )
 from linstock.bridge.lower.aten import (

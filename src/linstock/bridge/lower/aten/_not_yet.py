@@ -1,7 +1,6 @@
 """Operations of the core ATen set without a lowering, each with its reason."""
 
 _BACKWARD = "it belongs to a backward pass, and JAX differentiates the converted model itself"
-_RANDOM = "it draws numbers outside dropout, and no key could make JAX draw the same"
 _STORAGE = "it describes memory, and a JAX array has no strides or storage"
 _VALUES = "the size of its result, or the path taken, depends on values"
 _SIZE = "sizes are read from the symbolic shapes and never lowered"
@@ -27,9 +26,6 @@ NOT_YET = {
     "aten.native_group_norm_backward": _BACKWARD,
     "aten.native_layer_norm_backward": _BACKWARD,
     "aten.nonzero": _VALUES,
-    "aten.rand": _RANDOM,
-    "aten.randn": _RANDOM,
-    "aten.randperm": _RANDOM,
     "aten.resize_": _STORAGE,
     "aten.sym_is_contiguous": _STORAGE,
     "aten.sym_numel": _SIZE,

@@ -30,8 +30,6 @@ def attention(
     enable_gqa: bool = False,
 ) -> Value:
     """Linen wants `[batch, length, heads, size]`, so that PyTorch's transposes vanish."""
-    if dropout_p:
-        raise LoweringError("attention dropout in a model captured in eval mode")
     rank = query.rank
     if rank < 4 or rank != key.rank or rank != value.rank:
         raise LoweringError(f"attention over {rank} axes")
@@ -56,16 +54,27 @@ def attention(
     if is_causal:
         sizes = (*(1,) * (rank - 2), build.size(query.shape[-2]), build.size(key.shape[-2]))
         settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=dtypes.BOOL))
-    rate = build.around.training_rate("scaled_dot_product_attention")
-    if rate:
-        settings["dropout_rng"] = IfElse(TRAIN, Key("dropout"), Const(None))
-        settings["dropout_rate"] = rate
-        settings["broadcast_dropout"] = False
-        settings["deterministic"] = Op("not", (TRAIN,))
+    settings |= _dropout(build.expected.training.get("dropout_p", dropout_p), dropout_p)
     made: Tree = call("nn.dot_product_attention", *trees, **settings)
     if attn_mask is not None and attn_mask.dtype == dtypes.BOOL:
         made = _without_blind_rows(build, made, attn_mask, settings["mask"])
     return build.result(made, order=order)
+
+
+def _dropout(rate: float, rate_in_eval: float) -> dict[str, Any]:
+    """The settings of dropout by its rates in train mode and in eval mode."""
+    if not rate and not rate_in_eval:
+        return {}
+    if rate == rate_in_eval:
+        return {"dropout_rng": Key("dropout"), "dropout_rate": rate, "broadcast_dropout": False}
+    if rate_in_eval:
+        raise LoweringError("attention that drops in eval mode by another rate than in training")
+    return {
+        "dropout_rng": IfElse(TRAIN, Key("dropout"), Const(None)),
+        "dropout_rate": rate,
+        "broadcast_dropout": False,
+        "deterministic": Op("not", (TRAIN,)),
+    }
 
 
 def _without_blind_rows(build: Builder, made: Tree, mask: Value, written: Tree) -> Tree:

@@ -560,7 +560,6 @@ def type_as(build: Builder, self: Value) -> Value:
 @lowers(
     "aten.contiguous",
     "aten.clone",
-    "aten.detach",
     "aten.alias",
     "aten.lift_fresh_copy",
     "aten.positive",

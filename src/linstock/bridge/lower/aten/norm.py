@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch.nn.modules.batchnorm import _NormBase
-
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Kind, Op, Owner, Tree, call
 from linstock.bridge.ir._values import Value
@@ -161,14 +159,16 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Value:
-    """A subclass of batch norm holds a Linen one; elsewhere the statistics are constants."""
+    """Where train mode takes the statistics of the batch, the module holds a Linen layer; else they
+    are constants.
+    """
     if running_mean is None or running_var is None:
         axes = (0, *range(2, input.rank))
         normal = standardized(build, build.computed(input), axes, eps)
         return _scaled_channels(build, normal, weight, bias)
     if training:
         raise LoweringError("batch normalization by batch statistics in eval mode")
-    if issubclass(build.body.instance.cls.key, _NormBase):
+    if build.expected.training.get("training", False):
         weights = {"scale": weight, "bias": bias, "mean": running_mean, "var": running_var}
         return _held_batch_norm(build, build.computed(input), weights, momentum, eps)
     return _frozen_batch_norm(build, input, (running_mean, running_var, weight, bias), eps)
@@ -211,11 +211,6 @@ def _frozen_batch_norm(
     )
     assert mean is not None
     assert variance is not None
-    instance = build.body.instance
-    build.around.note(
-        f"`{instance.path or instance.cls.name}` normalizes by its running "
-        "statistics in training too: `F.batch_norm` does not say whether they should be updated"
-    )
 
     def normalized(x: Tree, m: Tree, v: Tree) -> Tree:
         return Op("/", (Op("-", (x, m)), call("jnp.sqrt", Op("+", (v, Const(eps))))))
