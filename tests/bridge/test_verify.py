@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import Report, _convert, to_linen
+from linstock.bridge import (
+    DIFFERENCES,
+    ConversionError,
+    Difference,
+    Report,
+    _convert,
+    to_linen,
+)
 from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.targets.linen import Linen
 from linstock.bridge.verify import _verify as verify_module
@@ -144,7 +151,8 @@ def test_a_line_that_raises_is_found(change_source):
     report = to_linen(Net().eval(), (X,)).report
     assert report.verified
     assert not report.ok
-    assert any("AttributeError" in note and "tan_h" in note for note in report.notes)
+    assert "AttributeError" in report.checks[0].text
+    assert "tan_h" in report.checks[0].text
 
 
 def test_outputs_of_another_shape_are_found(change_source):
@@ -202,7 +210,8 @@ def test_a_variable_that_only_init_makes_is_found(change_source):
     )
     report = to_linen(Net().eval(), (X,)).report
     assert not report.ok
-    assert any("`init` makes other variables" in note and "extra" in note for note in report.notes)
+    assert "`init` makes other variables" in report.checks[-1].text
+    assert "extra" in report.checks[-1].text
 
 
 # ---- not verified, and notes
@@ -261,6 +270,59 @@ def test_batch_norm_is_mentioned_in_report_and_docstring(zoo):
     docstring = ast.get_docstring(ast.parse(conversion.source))
     assert note in " ".join(docstring.split())
     assert any(note in text for text in conversion.report.notes)
+
+
+# ---- differences
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+def test_a_difference_makes_the_report_not_ok():
+    report = to_linen(Normed().eval(), (X,)).report
+    (difference,) = report.differences
+    assert difference.name == "unbiased variance"
+    assert difference.text in report.notes
+    assert report.agrees
+    assert not report.ok
+    assert str(report).startswith("verified but for differences that were not accepted")
+    assert f'difference "unbiased variance": {difference.text}' in str(report)
+
+
+def test_an_accepted_difference_is_still_shown():
+    report = to_linen(Normed().eval(), (X,), accept=["unbiased variance"]).report
+    assert report.ok
+    assert 'accepted difference "unbiased variance": ' in str(report)
+    assert report.as_dict()["differences"][0]["name"] == "unbiased variance"
+    assert report.as_dict()["accepted"] == ("unbiased variance",)
+
+
+def test_a_difference_may_be_accepted_that_does_not_occur():
+    assert to_linen(Net().eval(), (X,), accept=["gradient", "int64"]).report.ok
+
+
+@pytest.mark.parametrize(
+    ("accept", "says"),
+    [
+        (["biased"], 'no difference is named "biased"\n  why: the names are unbiased variance, '),
+        ("gradient", 'do: pass `accept=["gradient"]`'),
+    ],
+)
+def test_a_name_that_is_none_is_refused(accept, says):
+    with pytest.raises(ConversionError, match=re.escape(says)):
+        to_linen(Net().eval(), (X,), accept=accept)
+
+
+def test_every_difference_has_its_sentence():
+    assert all(name == name.strip() and text.endswith(".") for name, text in DIFFERENCES.items())
+    with pytest.raises(AssertionError):
+        Difference("biased", "no such name")
 
 
 # ---- the parts

@@ -19,7 +19,7 @@ def test_the_help_names_every_option(run):
     options = [
         p for c in app.registered_commands for p in c.callback.__annotations__ if p != "return"
     ]
-    assert len(options) == 11
+    assert len(options) == 12
     for name in ("--output", "--input", "--weights", "--pretrained", "--runtime", "--layout"):
         assert name in output
     for name in ("--static", "--no-verify", "--force", "--traceback", "SPEC"):

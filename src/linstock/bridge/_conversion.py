@@ -14,8 +14,8 @@ import numpy as np
 
 from linstock.bridge.port._files import write_folder
 from linstock.bridge.port._weights import WeightMap
+from linstock.bridge.verify._report import Report
 from linstock.bridge.verify._run import Signature
-from linstock.bridge.verify._verify import Report
 
 
 @dataclass(eq=False)  # JAX hashes what it transforms

@@ -4,7 +4,7 @@ import contextlib
 import gc
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from linstock.bridge.capture._export import SIZES, Capture, capture
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.emit._emit import Emitted, emit
 from linstock.bridge.ir._check import check_body, check_program
+from linstock.bridge.ir._differences import DIFFERENCES, Difference
 from linstock.bridge.ir._program import Program
 from linstock.bridge.lower import aten as aten  # registers the lowerings
 from linstock.bridge.lower._model import Lowered
@@ -30,8 +31,9 @@ from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
 from linstock.bridge.targets import _linen_docs
 from linstock.bridge.targets.linen import RUNTIMES, Linen, needs_of
+from linstock.bridge.verify._report import Check, Report
 from linstock.bridge.verify._run import Signature, flat_arguments, load_module
-from linstock.bridge.verify._verify import Report, Runner, verify
+from linstock.bridge.verify._verify import Runner, verify
 
 LAYOUTS = ("channels_last", "torch")
 
@@ -45,6 +47,7 @@ def to_linen(
     layout: str = "channels_last",
     dynamic: bool = True,
     verify: bool = True,
+    accept: Sequence[str] = (),
     on_step: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Turns a torch model into readable Linen source with converted weights.
@@ -62,10 +65,13 @@ def to_linen(
         dynamic: Whether the source works for other sizes than the example's, as far as the model
             allows.
         verify: Whether to run both sides and compare.
+        accept: Names of differences that are no fault, of those in `linstock.bridge.DIFFERENCES`;
+            a report with any other difference is not ok.
         on_step: Called with the name of each step as it begins: capture, lower, emit, port, verify.
 
     Returns:
-        The conversion; `report.ok` says whether both sides agree.
+        The conversion; `report.ok` says whether both sides agree and every difference was
+        accepted.
 
     Raises:
         CaptureError: `torch.export` refuses the model.
@@ -75,9 +81,9 @@ def to_linen(
         InternalError: linstock itself made a mistake.
         ConversionError: A setting is not one of those above.
     """
-    _check_settings(model, runtime, layout)
+    _check_settings(model, runtime, layout, accept)
     args, kwargs = _checked_inputs(args, kwargs)
-    report = Report()
+    report = Report(accepted=tuple(accept))
     steps = _Steps(report, on_step)
     with (
         _older_objects_set_aside(),
@@ -100,14 +106,16 @@ def to_linen(
         with steps("port"):
             weights = WeightMap(tuple(lowered.rows), lowered.kept, lowered.fixed)
             variables = as_jax(weights.to_flax(model.state_dict()))
-        report.notes.extend([*captured.notes, *lowered.notes, *_notes(variables, lowered)])
+        report.differences.extend(_differences(captured, lowered, variables))
+        report.notes.extend([*captured.notes, *lowered.notes, *_notes(lowered)])
+        report.notes.extend(difference.text for difference in report.differences)
         if verify:
             with steps("verify"):
                 widened = _emitted(program, inputs, Linen(runtime, widest=True))
                 wide = load_module(widened.source, widened.root)
                 runner = _runner(module, wide, weights, signature)
                 _verify(model, args, kwargs, runner, signature, report)
-                if report.ok:
+                if report.agrees:
                     _check_init(module, signature, variables, args, kwargs, report)
     line_map = {line: str(origin) for line, origin in emitted.lines.items()}
     return Conversion(
@@ -157,12 +165,13 @@ def _check_init(
         apart = sorted(
             name for name in {**made, **converted} if made.get(name) != converted.get(name)
         )
-        report.ok = False
-        report.notes.append(f"`init` makes other variables than were converted: {apart[:5]}")
+        text = f"`init` makes other variables than were converted: {apart[:5]}"
+        report.checks.append(Check("fresh variables", False, text=text))
 
 
-def _check_settings(model: Any, runtime: str, layout: str) -> None:
+def _check_settings(model: Any, runtime: str, layout: str, accept: Sequence[str]) -> None:
     check_is_model(model)
+    _check_accepted(accept)
     for name, value, allowed in (
         ("runtime", runtime, tuple(RUNTIMES)),
         ("layout", layout, LAYOUTS),
@@ -170,6 +179,22 @@ def _check_settings(model: Any, runtime: str, layout: str) -> None:
         if value not in allowed:
             choices = " or ".join(f'"{choice}"' for choice in allowed)
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
+
+
+def _check_accepted(accept: Sequence[str]) -> None:
+    if isinstance(accept, str):
+        raise ConversionError(
+            f'`accept` is the text "{accept}"',
+            why="it holds all names that are accepted",
+            todo=f'pass `accept=["{accept}"]`',
+        )
+    unknown = [name for name in accept if name not in DIFFERENCES]
+    if unknown:
+        raise ConversionError(
+            f'no difference is named "{unknown[0]}"',
+            why=f"the names are {', '.join(DIFFERENCES)}",
+            todo="accept the names that the report shows",
+        )
 
 
 def _checked_inputs(
@@ -321,10 +346,18 @@ def _emitted(program: Program, inputs: list[_linen_docs.Input], target: Linen) -
     return emit(program, target, docstring)
 
 
-def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
-    notes = []
+def _differences(
+    captured: Capture, lowered: Lowered, variables: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """What the conversion knowingly does otherwise than the model."""
     if "batch_stats" in variables:
-        notes.append(" ".join(_linen_docs.BATCH_NORM.split()))
+        yield Difference("unbiased variance", " ".join(_linen_docs.BATCH_NORM.split()))
+    yield from captured.differences
+    yield from lowered.differences
+
+
+def _notes(lowered: Lowered) -> list[str]:
+    notes = []
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
         shown = ", ".join(f"`{name}`" for name in idle[:5]) + (

@@ -77,6 +77,15 @@ def convert(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare the two sides.")
     ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept",
+            metavar="NAME",
+            help='A difference from PyTorch that is no fault, such as "unbiased variance"; '
+            "repeatable.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -87,7 +96,8 @@ def convert(
     """Turn a PyTorch model into Linen source and weights, and compare the two.
 
     Exit status: 0 when both sides agree (or were not compared, with --no-verify), 1 when they
-    were written but do not agree, 2 when nothing was written.
+    were written but do not agree, or differ in a way that was not accepted, 2 when nothing was
+    written.
     """
     from ._convert import Request, run_convert
     from ._show import show_defect, show_error
@@ -102,6 +112,7 @@ def convert(
         layout=layout,
         static=static,
         verify=not no_verify,
+        accept=tuple(accept or ()),
         force=force,
     )
     try:

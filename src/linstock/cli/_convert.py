@@ -30,6 +30,7 @@ class Request:
     layout: Literal["channels_last", "torch"] = "channels_last"
     static: bool = False
     verify: bool = True
+    accept: tuple[str, ...] = ()
     force: bool = False
 
 
@@ -37,7 +38,8 @@ def run_convert(request: Request, console: Console) -> int:
     """Converts, reports and writes.
 
     Returns:
-        The exit status: 0, or 1 where both sides were compared and do not agree.
+        The exit status: 0, or 1 where both sides were compared and do not agree, or differ in a way
+        that was not accepted.
 
     Raises:
         SpecError: The request itself is at fault.
@@ -58,6 +60,7 @@ def run_convert(request: Request, console: Console) -> int:
             layout=request.layout,
             dynamic=not request.static,
             verify=request.verify,
+            accept=request.accept,
             on_step=steps.begin,
         )
     show_report(console, conversion.report, loaded.notes)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from linstock.bridge.capture._functional import functionalize
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
 from linstock.bridge.capture._training import Rates, needs_training_rates, training_rates
+from linstock.bridge.ir._differences import Difference
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -39,6 +40,7 @@ class Capture:
         frame_of: Graph node -> the frame it ran in.
         training_rates: Dropout rates that only train mode shows.
         notes: What had to be given up on the way, for the report.
+        differences: What the program knowingly does otherwise than the model.
     """
 
     program: ExportedProgram
@@ -46,6 +48,7 @@ class Capture:
     frame_of: dict[torch.fx.Node, Frame]
     training_rates: Rates
     notes: list[str]
+    differences: list[Difference] = field(default_factory=list)
 
 
 # Which sizes may differ from the example's: all that the model lets, those of the first axes, or

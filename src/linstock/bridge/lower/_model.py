@@ -12,6 +12,7 @@ from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
 from linstock.bridge.layers import WeightRow
@@ -42,6 +43,7 @@ class Model:
     missing: list[Missing] = field(default_factory=list)
     silent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     _rates_read: dict[tuple[str, str], int] = field(default_factory=dict)
     _names: dict[str, MemberNames] = field(default_factory=dict)
     _instances: dict[str, Instance] = field(default_factory=dict)
@@ -126,6 +128,16 @@ class Model:
         if text not in self.notes:
             self.notes.append(text)
 
+    def differ(self, name: str, text: str) -> None:
+        """Says what is knowingly done otherwise than PyTorch does it, once.
+
+        Args:
+            name: The kind of difference, one of `DIFFERENCES` of `ir/_differences.py`.
+            text: What differs, and where.
+        """
+        if (difference := Difference(name, text)) not in self.differences:
+            self.differences.append(difference)
+
     def training_rate(self, frame: Frame, kind: str) -> float:
         """The rate in training of the next operation of a kind in a frame."""
         here = (frame.path, kind)
@@ -153,6 +165,7 @@ class Lowered:
         kept: Tensors of the state_dict without a variable.
         fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
+        differences: What is knowingly done otherwise than PyTorch does it.
     """
 
     root: Body
@@ -162,6 +175,7 @@ class Lowered:
     kept: dict[str, torch.Tensor]
     fixed: dict[str, torch.Tensor]
     notes: list[str]
+    differences: list[Difference] = field(default_factory=list)
 
 
 def events_of(capture: Capture) -> dict[Frame, list[Node | Frame]]:

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
@@ -13,85 +12,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.port._weights import to_numpy
+from linstock.bridge.verify._report import Check, OutputError, Report
 
 # Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the
 # last digits.
 RTOL, ATOL = 1e-3, 1e-4
 TOL64 = 1e-8
-
-
-@dataclass(frozen=True)
-class OutputError:
-    """How far one output is from PyTorch's.
-
-    Attributes:
-        name: Its place in what the model returns.
-        shape: Its shape, in PyTorch's order.
-        max_abs: Largest absolute difference in float32.
-        max_rel: The same, relative to the largest entry of PyTorch's output.
-        max_abs64: Largest absolute difference in float64, on another batch size where sizes are
-            dynamic.
-        max_rel64: The same, relative.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    max_abs: float
-    max_rel: float
-    max_abs64: float = float("nan")
-    max_rel64: float = float("nan")
-
-
-@dataclass
-class Report:
-    """What a conversion was checked for, with the numbers measured in this run.
-
-    Attributes:
-        verified: Whether the outputs were compared at all.
-        ok: Whether everything that was compared agrees.
-        outputs: One row an output.
-        noised_max_rel64: Largest relative difference in float64 with noise in every weight.
-        seconds: Time of each step.
-        notes: What a user should know.
-    """
-
-    verified: bool = False
-    ok: bool = False
-    outputs: list[OutputError] = field(default_factory=list)
-    noised_max_rel64: float = float("nan")
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def max_abs_error(self) -> float:
-        """Largest absolute difference in float32 over all outputs."""
-        return max((output.max_abs for output in self.outputs), default=float("nan"))
-
-    @property
-    def max_rel_error(self) -> float:
-        """Largest relative difference in float32 over all outputs."""
-        return max((output.max_rel for output in self.outputs), default=float("nan"))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain data, for `report.json`."""
-        return {
-            **asdict(self),
-            "max_abs_error": self.max_abs_error,
-            "max_rel_error": self.max_rel_error,
-        }
-
-    def __str__(self) -> str:
-        """A short table."""
-        state = "not verified" if not self.verified else "verified" if self.ok else "NOT EQUAL"
-        count = f"{len(self.outputs)} output{'s' * (len(self.outputs) != 1)}"
-        lines = [f"{state}: {count} compared with PyTorch"]
-        for o in self.outputs:
-            lines.append(
-                f"  {o.name} {list(o.shape)}: max abs {o.max_abs:.2g}, rel {o.max_rel:.2g}"
-                f"; in float64 {o.max_abs64:.2g}, {o.max_rel64:.2g}"
-            )
-        lines.extend(f"  note: {note}" for note in self.notes)
-        return "\n".join(lines)
 
 
 Named = list[tuple[str, np.ndarray[Any, Any]]]
@@ -135,11 +61,13 @@ def verify(
     except Exception as error:
         # Whatever the emitted module raises is a finding, and the report is where findings go.
         report.verified = True
-        report.notes.append(f"running both sides failed: {type(error).__name__}: {error}")
+        failed = f"running both sides failed: {type(error).__name__}: {error}"
+        report.checks.append(Check("values", False, text=failed))
         return
     report.verified = True
     if len(expected) != len(found):
-        report.notes.append(f"PyTorch returns {len(expected)} arrays and the module {len(found)}")
+        counts = f"PyTorch returns {len(expected)} arrays and the module {len(found)}"
+        report.checks.append(Check("values", False, text=counts))
         return
     for (name, a), (_, b), (_, c), (_, d) in zip(expected, found, expected64, found64, strict=True):
         report.outputs.append(OutputError(name, a.shape, *difference(a, b), *difference(c, d)))
@@ -161,7 +89,9 @@ def verify(
             "with noise in every weight, float64 outputs differ by "
             f"{report.noised_max_rel64:.2g} of the largest entry"
         )
-    report.ok = agree32 and agree64 and agree_noised
+    largest = max((output.max_rel64 for output in report.outputs), default=0.0)
+    figure = max(largest, report.noised_max_rel64)
+    report.checks.append(Check("values", agree32 and agree64 and agree_noised, figure))
 
 
 def _larger(model: torch.nn.Module, inputs: Inputs, report: Report) -> Inputs:
