@@ -17,10 +17,9 @@ from linstock.bridge import (
     _convert,
     to_linen,
 )
-from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.targets.linen import Linen
-from linstock.bridge.verify import _verify as verify_module
-from linstock.bridge.verify._verify import difference, in_float64
+from linstock.bridge.verify import _precision as precision
+from linstock.bridge.verify._outputs import difference
+from linstock.bridge.verify._precision import in_float64, widened_source
 
 
 class Net(nn.Module):
@@ -34,6 +33,10 @@ class Net(nn.Module):
 
 
 X = torch.randn(2, 4)
+
+
+def check_of(report, name):
+    return next(check for check in report.checks if check.name == name)
 
 
 @pytest.fixture
@@ -189,7 +192,7 @@ def test_a_scale_of_ones_that_is_left_out_is_found_by_noise(change_source):
     assert not report.ok
     assert report.max_abs_error < 1e-5
     assert report.noised_max_rel64 > 1e-3
-    assert any("with noise in every weight" in note for note in report.notes)
+    assert "with noise in every weight" in check_of(report, "values").text
 
 
 def test_a_baked_batch_size_is_found(change_source):
@@ -210,8 +213,9 @@ def test_a_variable_that_only_init_makes_is_found(change_source):
     )
     report = to_linen(Net().eval(), (X,)).report
     assert not report.ok
-    assert "`init` makes other variables" in report.checks[-1].text
-    assert "extra" in report.checks[-1].text
+    text = check_of(report, "fresh variables").text
+    assert "`init` makes other variables" in text
+    assert "extra" in text
 
 
 # ---- not verified, and notes
@@ -369,11 +373,11 @@ def test_float64_ends_after_a_failure_too():
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_the_source_is_widened_where_it_names_float32():
-    wide = Linen(widest=True)
-    assert wide.dtype(dtypes.FLOAT32).id == "jnp.float64"
-    assert wide.dtype(dtypes.FLOAT16).id == "jnp.float16"
+def test_the_source_is_widened_where_it_names_fewer_bits():
+    narrow = "x.astype(jnp.float32) + y.astype(jnp.bfloat16) + z.astype(jnp.int32)"
+    wide = "x.astype(jnp.float64) + y.astype(jnp.float64) + z.astype(jnp.int32)"
+    assert widened_source(narrow) == wide
 
 
 def test_tolerances_are_those_of_the_contract():
-    assert (verify_module.RTOL, verify_module.ATOL, verify_module.TOL64) == (1e-3, 1e-4, 1e-8)
+    assert (precision.RTOL, precision.ATOL, precision.TOL64) == (1e-3, 1e-4, 1e-8)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from linstock.bridge.port._files import write_folder
 from linstock.bridge.port._weights import WeightMap
@@ -132,15 +130,3 @@ def run(
 @functools.lru_cache(maxsize=16)
 def _compiled(module: Any) -> Any:
     return jax.jit(module.apply)
-
-
-def as_jax(tree: Any) -> Any:
-    """JAX arrays; 64-bit floats stay NumPy arrays where JAX would cut them."""
-    wide = jnp.zeros(0, float).dtype == np.float64
-
-    def one(array: Any) -> Any:
-        is_cut = array.dtype.name in ("float64", "complex128") and not wide
-        # `jnp.asarray` would compile for each shape.
-        return array if is_cut else jax.device_put(array)
-
-    return jax.tree.map(one, tree)

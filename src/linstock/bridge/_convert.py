@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import torch
 
-from linstock.bridge._conversion import Conversion, as_jax, run
+from linstock.bridge._conversion import Conversion
 from linstock.bridge._errors import (
     ConversionError,
     InputError,
@@ -31,9 +30,12 @@ from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
 from linstock.bridge.targets import _linen_docs
 from linstock.bridge.targets.linen import RUNTIMES, Linen, needs_of
-from linstock.bridge.verify._report import Check, Report
-from linstock.bridge.verify._run import Signature, flat_arguments, load_module
-from linstock.bridge.verify._verify import Runner, verify
+from linstock.bridge.verify._comparison import Comparison
+from linstock.bridge.verify._report import Report
+from linstock.bridge.verify._run import Signature, as_jax, flat_arguments, load_module
+from linstock.bridge.verify._sides import Linen as OtherSide
+from linstock.bridge.verify._verify import LEVELS
+from linstock.bridge.verify._verify import verify as compare_both
 
 LAYOUTS = ("channels_last", "torch")
 
@@ -46,7 +48,7 @@ def to_linen(
     runtime: str = "flax",
     layout: str = "channels_last",
     dynamic: bool = True,
-    verify: bool = True,
+    verify: bool | str = "full",
     accept: Sequence[str] = (),
     on_step: Callable[[str], None] | None = None,
 ) -> Conversion:
@@ -64,7 +66,9 @@ def to_linen(
             PyTorch's order.
         dynamic: Whether the source works for other sizes than the example's, as far as the model
             allows.
-        verify: Whether to run both sides and compare.
+        verify: `"full"` to compare values, other sizes, gradients, a step of training, fresh
+            variables and the way of the weights; `"quick"` to compare outputs only; `"none"` to
+            compare nothing. True is `"full"`, and False `"none"`.
         accept: Names of differences that are no fault, of those in `linstock.bridge.DIFFERENCES`;
             a report with any other difference is not ok.
         on_step: Called with the name of each step as it begins: capture, lower, emit, port, verify.
@@ -81,7 +85,7 @@ def to_linen(
         InternalError: linstock itself made a mistake.
         ConversionError: A setting is not one of those above.
     """
-    _check_settings(model, runtime, layout, accept)
+    _check_settings(model, runtime, layout, verify, accept)
     args, kwargs = _checked_inputs(args, kwargs)
     report = Report(accepted=tuple(accept))
     steps = _Steps(report, on_step)
@@ -109,75 +113,30 @@ def to_linen(
         report.differences.extend(_differences(captured, lowered, variables))
         report.notes.extend([*captured.notes, *lowered.notes, *_notes(lowered)])
         report.notes.extend(difference.text for difference in report.differences)
-        if verify:
+        if verify not in (False, "none"):
             with steps("verify"):
-                widened = _emitted(program, inputs, Linen(runtime, widest=True))
-                wide = load_module(widened.source, widened.root)
-                runner = _runner(module, wide, weights, signature)
-                _verify(model, args, kwargs, runner, signature, report)
-                if report.agrees:
-                    _check_init(module, signature, variables, args, kwargs, report)
+                other_side = OtherSide(module, emitted.source, weights, signature)
+                thorough = verify != "quick"
+                compared = Comparison(model, (args, kwargs), other_side, report, thorough)
+                compare_both(compared, variables)
     line_map = {line: str(origin) for line, origin in emitted.lines.items()}
     return Conversion(
         emitted.source, module, variables, report, weights, line_map, signature, readme
     )
 
 
-def _runner(module: Any, wide: Any, weights: WeightMap, signature: Signature) -> Runner:
-    """Runs the converted module, or its twin in float64, with the weights of a torch model."""
-
-    def runner(
-        twin: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], in_float64: bool
-    ) -> Any:
-        variables = as_jax(weights.to_flax(dict(_all_tensors(twin))))
-        return run(wide if in_float64 else module, variables, signature, args, kwargs)
-
-    return runner
-
-
-def _verify(
-    model: torch.nn.Module,
-    args: Any,
-    kwargs: Any,
-    runner: Runner,
-    signature: Signature,
-    report: Report,
+def _check_settings(
+    model: Any, runtime: str, layout: str, verify: bool | str, accept: Sequence[str]
 ) -> None:
-    sizes = [value.shape[0] for _, value in signature.inputs if value.rank]
-    batch_is_free = bool(sizes) and not any(isinstance(size, int) for size in sizes)
-    verify(model, args, kwargs, runner, dynamic=batch_is_free, report=report)
-
-
-def _check_init(
-    module: Any, signature: Signature, variables: Any, args: Any, kwargs: Any, report: Report
-) -> None:
-    """Holds what `init` would make against the converted variables."""
-
-    def shapes(tree: Any) -> Any:
-        return {
-            "/".join(str(key.key) for key in path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-        }
-
-    fresh = jax.eval_shape(module.init, jax.random.key(0), *signature.arrays(args, kwargs))
-    made, converted = shapes(fresh), shapes(variables)
-    if made != converted:
-        apart = sorted(
-            name for name in {**made, **converted} if made.get(name) != converted.get(name)
-        )
-        text = f"`init` makes other variables than were converted: {apart[:5]}"
-        report.checks.append(Check("fresh variables", False, text=text))
-
-
-def _check_settings(model: Any, runtime: str, layout: str, accept: Sequence[str]) -> None:
     check_is_model(model)
     _check_accepted(accept)
     for name, value, allowed in (
         ("runtime", runtime, tuple(RUNTIMES)),
         ("layout", layout, LAYOUTS),
+        ("verify", verify, (*LEVELS, True, False)),
     ):
         if value not in allowed:
-            choices = " or ".join(f'"{choice}"' for choice in allowed)
+            choices = " or ".join(f'"{choice}"' for choice in allowed if isinstance(choice, str))
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
 
 
@@ -368,8 +327,3 @@ def _notes(lowered: Lowered) -> list[str]:
             "`to_torch` keeps them"
         )
     return notes
-
-
-def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
