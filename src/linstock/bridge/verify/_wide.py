@@ -20,25 +20,24 @@ def compare_sizes(it: Comparison) -> Inputs:
         The inputs of those sizes, or the example where none can be other.
     """
     axes = free_axes(it.linen.signature) if it.may_resize else []
-    chosen, fixed, made = _chosen(it, axes, lambda inputs: True)
-    inputs, expected = made or (it.wide, it.expected(it.double, it.wide))
     try:
+        chosen, fixed, (inputs, expected) = _chosen(it, axes, lambda inputs: True)
         found = run_wide(it, inputs, expected)
+    except TorchFailure:
+        raise
     except Exception as error:
-        if not is_refusal(error) or not chosen:
+        if not axes:
             raise
-        it.report.notes.append(
-            f"the module refuses sizes that PyTorch takes, {_shapes(it, inputs)}: {error}"
-        )
-        chosen, fixed, made = _chosen(it, axes, it.linen.takes)
-        inputs, expected = made or (it.wide, it.expected(it.double, it.wide))
+        chosen, fixed, (inputs, expected) = _chosen(it, axes, it.linen.takes)
         found = run_wide(it, inputs, expected)
+        _note_refused(it, chosen, fixed, error)
     largest = _add_figures(it, expected, found)
     it.figure = max(it.figure, largest)
     is_right = agree(expected, found)
     if not chosen:
         it.problems.extend(_apart("in float64", expected, found))
-        _say_nothing_resized(it, axes)
+        if "sizes" not in it.made:
+            _say_nothing_resized(it, axes)
         return inputs
     if not is_right and not _agrees_at_example(it):
         it.problems.extend(_apart("in float64", expected, found))
@@ -83,7 +82,7 @@ def agree(expected: Named, found: Named) -> bool:
 
 def _chosen(
     it: Comparison, axes: list[Axis], is_taken: Callable[[Inputs], bool]
-) -> tuple[Sizes, list[Axis], tuple[Inputs, Named] | None]:
+) -> tuple[Sizes, list[Axis], tuple[Inputs, Named]]:
     """Other sizes, the axes that keep theirs, and inputs with what PyTorch returns for them."""
     made: dict[tuple[int, ...], tuple[Inputs, Named]] = {}
     signature = it.linen.signature
@@ -98,7 +97,21 @@ def _chosen(
         return is_taken(inputs)
 
     chosen, fixed = find_sizes(axes, sizes, takes)
-    return chosen, fixed, made.get(tuple(chosen.values())) if chosen else None
+    if not chosen:
+        return chosen, fixed, (it.wide, it.expected(it.double, it.wide))
+    return chosen, fixed, made[tuple(chosen.values())]
+
+
+def _note_refused(it: Comparison, chosen: Sizes, fixed: list[Axis], error: Exception) -> None:
+    """Says that the module raises at sizes that PyTorch takes; the batch it has to take, unless the
+    file itself refuses it.
+    """
+    refused = " and ".join(dict.fromkeys(map(str, fixed))) or "some sizes"
+    said = f"the module does not take other sizes of {refused}, where PyTorch does: {error}"
+    if chosen or is_refusal(error):
+        it.report.notes.append(said)
+    else:
+        it.check("sizes", False, text=said)
 
 
 def _agrees_at_example(it: Comparison) -> bool:
