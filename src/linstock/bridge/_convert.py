@@ -18,6 +18,7 @@ from linstock.bridge._errors import (
 )
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import SIZES, Capture, capture
+from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.emit._emit import Emitted, emit
 from linstock.bridge.ir._check import check_body, check_program
@@ -115,7 +116,8 @@ def to_linen(
         report.notes.extend(difference.text for difference in report.differences)
         if verify not in (False, "none"):
             with steps("verify"):
-                other_side = OtherSide(module, emitted.source, weights, signature)
+                sites = dict(_sites(captured.root))
+                other_side = OtherSide(module, emitted.source, weights, signature, sites)
                 thorough = verify != "quick"
                 compared = Comparison(model, (args, kwargs), other_side, report, thorough)
                 compare_both(compared, variables)
@@ -217,6 +219,14 @@ class _Steps:
         with naming_mistakes(f"`{name}`, a step of the conversion,"):
             yield
         self.report.seconds[name] = time.perf_counter() - start
+
+
+def _sites(frame: Frame) -> Iterator[tuple[str, str]]:
+    """Where each submodule is called first, as `file:line`."""
+    for call in reversed(frame.calls):
+        yield from _sites(call)
+        if call.site is not None:
+            yield call.path, f"{call.site.file}:{call.site.line}"
 
 
 def _lowered(

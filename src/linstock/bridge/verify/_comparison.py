@@ -32,6 +32,23 @@ class TorchFailure(Exception):
     """The torch model itself does not run, so that there is nothing to compare with."""
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """A run in which the two sides differ.
+
+    Attributes:
+        model: The torch model, in the precision of the run.
+        inputs: Its inputs.
+        is_wide: Whether it was in float64.
+        trains: Whether it was in train mode.
+    """
+
+    model: torch.nn.Module
+    inputs: Inputs
+    is_wide: bool
+    trains: bool = False
+
+
 @dataclass
 class Comparison:
     """A model and its conversion while they are compared.
@@ -46,6 +63,7 @@ class Comparison:
         problems: What is wrong with values.
         moved: Names of the tensors that a step of training writes to.
         figure: Largest relative difference in float64.
+        suspects: The runs in which the two sides differ.
     """
 
     model: torch.nn.Module
@@ -57,6 +75,7 @@ class Comparison:
     moved: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     figure: float = 0.0
+    suspects: list[Suspect] = field(default_factory=list)
 
     @functools.cached_property
     def double(self) -> torch.nn.Module:
@@ -80,6 +99,10 @@ class Comparison:
                 return torch_outputs(model, *inputs)
         except Exception as error:
             raise TorchFailure(first_line(error)) from error
+
+    def suspect(self, run: Suspect) -> None:
+        """Remembers a run in which the two sides differ."""
+        self.suspects.append(run)
 
     @property
     def made(self) -> set[str]:

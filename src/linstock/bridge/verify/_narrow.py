@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from linstock.bridge.verify._comparison import Comparison, TorchFailure
+from linstock.bridge.verify._comparison import Comparison, Suspect, TorchFailure
 from linstock.bridge.verify._inputs import variations
 from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference, wrong_dtype
 from linstock.bridge.verify._precision import narrowest, tolerances
@@ -53,5 +53,6 @@ def _judge_narrow(
             "operations round otherwise"
         )
         return
+    it.suspect(Suspect(it.model, inputs, is_wide=False))
     for name, (absolute, relative) in wrong:
         it.problems.append(f"{what}: `{name}` differs by {absolute:.2g}, relative {relative:.2g}")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from linstock.bridge.ir._differences import Difference
+from linstock.bridge.verify._module_table import ModuleRow
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Report:
         checks: What was checked, and what became of it.
         outputs: One row an output.
         noised_max_rel64: Largest relative difference in float64 with noise in every weight.
+        first_apart: The first submodule that returns something else than PyTorch's, where outputs
+            differ.
         differences: What is knowingly done otherwise than PyTorch does it.
         accepted: Names of differences that the user accepts.
         seconds: Time of each step.
@@ -71,6 +74,7 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     outputs: list[OutputError] = field(default_factory=list)
     noised_max_rel64: float = float("nan")
+    first_apart: ModuleRow | None = None
     differences: list[Difference] = field(default_factory=list)
     accepted: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -124,6 +128,8 @@ class Report:
                 f"; in float64 {o.max_abs64:.2g}, {o.max_rel64:.2g}"
             )
         yield from (f"  {check}" for check in self.checks)
+        if self.first_apart is not None:
+            yield f"  the two sides part in {self.first_apart}"
         named = {difference.text: difference.name for difference in self.differences}
         for note in self.notes:
             yield f"  {_label(named.get(note), self.accepted)}: {note}"

@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,14 +41,14 @@ class Linen:
         source: The text that it comes from.
         weights: How weights of the torch model become its variables.
         signature: How inputs and outputs map.
-        shapes: Shapes and dtypes of the variables that were used last.
+        sites: Where each submodule is called, as `file:line`, by its path.
     """
 
     module: Any
     source: str
     weights: WeightMap
     signature: Signature
-    shapes: Any = None
+    sites: Mapping[str, str] = field(default_factory=dict)
     _calls: dict[Any, "Call"] = field(default_factory=dict)
     _compiled: dict[Any, Any] = field(default_factory=dict)
 
@@ -79,11 +79,7 @@ class Linen:
 
     def variables(self, model: torch.nn.Module) -> Any:
         """Variables with a torch model's weights."""
-        variables = as_jax(self.weights.to_flax(dict(all_tensors(model))))
-        self.shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables
-        )
-        return variables
+        return as_jax(self.weights.to_flax(dict(all_tensors(model))))
 
     def run(self, model: torch.nn.Module, inputs: Inputs, *, wide: bool = False) -> Named:
         """What the module returns in eval mode with a torch model's weights."""
@@ -92,11 +88,12 @@ class Linen:
         returned, _ = self.compiled(call.outputs, self.variables(model), arrays, self.rngs)
         return outputs(returned)
 
-    def takes(self, inputs: Inputs) -> bool:
+    def takes(self, model: torch.nn.Module, inputs: Inputs) -> bool:
         """Whether the module accepts inputs of these sizes, whatever it raises otherwise."""
         try:
             arrays = self.signature.arrays(*inputs)
-            jax.eval_shape(self.call(wide=True).outputs, self.shapes, arrays, self.rngs)
+            run = self.call(wide=True).outputs
+            jax.eval_shape(run, self.variables(model), arrays, self.rngs)
         except Exception:
             return False
         return True

@@ -13,7 +13,7 @@ import torch
 
 from linstock.bridge.capture._failures import first_line
 from linstock.bridge.verify import _sides
-from linstock.bridge.verify._comparison import Comparison
+from linstock.bridge.verify._comparison import Comparison, Suspect
 from linstock.bridge.verify._draws import ConstantDraws
 from linstock.bridge.verify._gradients import Step, compare_gradients, furthest, torch_step
 from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference
@@ -28,17 +28,17 @@ COUNTER = "num_batches_tracked"
 def compare_step(it: Comparison, inputs: Inputs) -> None:
     """Compares a step of training, and the gradients of eval mode where there is no such step."""
     model = it.double
-    before = _tensors(model)
+    before = copies_of_tensors(model)
     draws = ConstantDraws(biased=it.differs("unbiased variance"))
     try:
         expected = _trained(it, inputs, draws)
-        after = _tensors(model)
+        after = copies_of_tensors(model)
     except Exception as error:  # a batch of one under batch norm, losses that want labels
         it.check("training", None, text=f"PyTorch does not train on this: {first_line(error)}")
         _compare_eval(it, inputs)
         return
     finally:
-        _restore(model, before)
+        restore(model, before)
     found = it.linen.step(model, inputs, expected.cotangents, train=it.linen.takes_train)
     figure, problems = _outputs_apart(expected.outputs, found.outputs)
     if problems and not _repeats(it, inputs, expected.outputs, before):
@@ -47,6 +47,7 @@ def compare_step(it: Comparison, inputs: Inputs) -> None:
         _compare_eval(it, inputs)
         return
     if problems:
+        it.suspect(Suspect(model, inputs, is_wide=True, trains=True))
         _compare_eval(it, inputs)
     else:
         _compare_gradients(it, expected, found)
@@ -93,11 +94,13 @@ def _compare_gradients(it: Comparison, expected: Step, found: _sides.Step) -> No
     it.check("gradients", not wrong, figure, said)
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def copies_of_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of every parameter and buffer, by name."""
     return {name: tensor.detach().clone() for name, tensor in all_tensors(model)}
 
 
-def _restore(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
+def restore(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
+    """Gives every parameter and buffer the value of its copy again."""
     with torch.no_grad():
         for name, tensor in all_tensors(model):
             if tensor.shape == before[name].shape:
@@ -122,7 +125,7 @@ def _repeats(
     """Whether another step of PyTorch, with other seeds, gives the same."""
     torch.manual_seed(1)
     again = _trained(it, inputs, ConstantDraws(biased=True))
-    _restore(it.double, before)
+    restore(it.double, before)
     return not _outputs_apart(expected, again.outputs)[1]
 
 

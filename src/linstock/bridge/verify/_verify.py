@@ -1,13 +1,18 @@
 """Verify: both sides run on the same inputs and with the same random numbers, and are compared."""
 
+import contextlib
 from typing import Any
 
 import torch
 
+from linstock.bridge.capture._failures import first_line
 from linstock.bridge.verify._comparison import Comparison
+from linstock.bridge.verify._draws import ConstantDraws
+from linstock.bridge.verify._module_table import ModuleRow, ModuleTable
+from linstock.bridge.verify._modules import compare_modules
 from linstock.bridge.verify._narrow import compare_example, compare_variations
 from linstock.bridge.verify._precision import in_float64
-from linstock.bridge.verify._training import compare_step
+from linstock.bridge.verify._training import compare_step, copies_of_tensors, restore
 from linstock.bridge.verify._variables import compare_fresh, compare_weights
 from linstock.bridge.verify._wide import compare_noised, compare_sizes
 
@@ -33,6 +38,8 @@ def verify(it: Comparison, variables: Any) -> None:
         if it.thorough:
             with it.making("weights"):
                 compare_weights(it, variables)
+        if it.suspects:
+            it.report.first_apart = _first_apart(it)
 
 
 def _compare_values(it: Comparison) -> None:
@@ -51,3 +58,24 @@ def _compare_values(it: Comparison) -> None:
                 compare_step(it, inputs)
     it.check("values", not it.problems, it.figure, "; ".join(it.problems))
     it.report.checks.insert(0, it.report.checks.pop())
+
+
+def _first_apart(it: Comparison) -> ModuleRow | None:
+    """The first submodule that differs, in the run that tells most: in float64 and in eval mode."""
+    run = max(it.suspects, key=lambda run: (not run.trains, run.is_wide))
+    before = copies_of_tensors(run.model)
+    precision = in_float64() if run.is_wide else contextlib.nullcontext()
+    draws = ConstantDraws(biased=True) if run.trains else it.drawing()
+    try:
+        run.model.train(run.trains)
+        with precision, draws:
+            rows = compare_modules(
+                run.model, run.inputs, it.linen, wide=run.is_wide, train=run.trains
+            )
+    except Exception as error:
+        it.report.notes.append(f"submodules were not compared: {first_line(error)}")
+        return None
+    finally:
+        run.model.train(False)
+        restore(run.model, before)
+    return ModuleTable(tuple(rows)).first

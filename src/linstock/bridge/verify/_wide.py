@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from linstock.bridge.verify._comparison import Comparison, TorchFailure
+from linstock.bridge.capture._failures import first_line
+from linstock.bridge.verify._comparison import Comparison, Suspect, TorchFailure
 from linstock.bridge.verify._inputs import add_noise
 from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference
 from linstock.bridge.verify._precision import TOL64
@@ -20,6 +21,7 @@ def compare_sizes(it: Comparison) -> Inputs:
         The inputs of those sizes, or the example where none can be other.
     """
     axes = free_axes(it.linen.signature) if it.may_resize else []
+    inputs = it.wide
     try:
         chosen, fixed, (inputs, expected) = _chosen(it, axes, lambda inputs: True)
         found = run_wide(it, inputs, expected)
@@ -28,12 +30,17 @@ def compare_sizes(it: Comparison) -> Inputs:
     except Exception as error:
         if not axes:
             raise
-        chosen, fixed, (inputs, expected) = _chosen(it, axes, it.linen.takes)
+        tried = _shapes(it, inputs)
+        chosen, fixed, (inputs, expected) = _chosen(
+            it, axes, lambda inputs: it.linen.takes(it.double, inputs)
+        )
         found = run_wide(it, inputs, expected)
-        _note_refused(it, chosen, fixed, error)
+        _note_refused(it, chosen, tried, error)
     largest = _add_figures(it, expected, found)
     it.figure = max(it.figure, largest)
     is_right = agree(expected, found)
+    if not is_right:
+        it.suspect(Suspect(it.double, inputs, is_wide=True))
     if not chosen:
         it.problems.extend(_apart("in float64", expected, found))
         if "sizes" not in it.made:
@@ -68,6 +75,7 @@ def compare_noised(it: Comparison, inputs: Inputs) -> None:
     it.report.noised_max_rel64 = largest
     it.figure = max(it.figure, largest)
     if not agree(expected, found):
+        it.suspect(Suspect(it.double, inputs, is_wide=True))
         it.problems.append(
             "with noise in every weight, float64 outputs differ by "
             f"{largest:.2g} of the largest entry"
@@ -102,12 +110,11 @@ def _chosen(
     return chosen, fixed, made[tuple(chosen.values())]
 
 
-def _note_refused(it: Comparison, chosen: Sizes, fixed: list[Axis], error: Exception) -> None:
+def _note_refused(it: Comparison, chosen: Sizes, tried: str, error: Exception) -> None:
     """Says that the module raises at sizes that PyTorch takes; the batch it has to take, unless the
     file itself refuses it.
     """
-    refused = " and ".join(dict.fromkeys(map(str, fixed))) or "some sizes"
-    said = f"the module does not take other sizes of {refused}, where PyTorch does: {error}"
+    said = f"at {tried} the module raises, where PyTorch runs: {first_line(error)}"
     if chosen or is_refusal(error):
         it.report.notes.append(said)
     else:
