@@ -14,6 +14,8 @@ from linstock.bridge.ir._differences import DIFFERENCES as DIFFERENCES
 from linstock.bridge.ir._differences import Difference as Difference
 from linstock.bridge.port._weights import WeightMap as WeightMap
 from linstock.bridge.port._weights import WeightRow as WeightRow
+from linstock.bridge.verify._module_table import ModuleRow as ModuleRow
+from linstock.bridge.verify._module_table import ModuleTable as ModuleTable
 from linstock.bridge.verify._report import Check as Check
 from linstock.bridge.verify._report import OutputError as OutputError
 from linstock.bridge.verify._report import Report as Report

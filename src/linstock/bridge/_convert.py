@@ -34,9 +34,9 @@ from linstock.bridge.targets.linen import RUNTIMES, Linen, needs_of
 from linstock.bridge.verify._comparison import Comparison
 from linstock.bridge.verify._report import Report
 from linstock.bridge.verify._run import Signature, as_jax, flat_arguments, load_module
-from linstock.bridge.verify._sides import Linen as OtherSide
+from linstock.bridge.verify._sides import Linen as Sides
 from linstock.bridge.verify._verify import LEVELS
-from linstock.bridge.verify._verify import verify as compare_both
+from linstock.bridge.verify._verify import verify as compare
 
 LAYOUTS = ("channels_last", "torch")
 
@@ -114,16 +114,24 @@ def to_linen(
         report.differences.extend(_differences(captured, lowered, variables))
         report.notes.extend([*captured.notes, *lowered.notes, *_notes(lowered)])
         report.notes.extend(difference.text for difference in report.differences)
+        sites = dict(_sites(captured.root))
+        sides = Sides(module, emitted.source, weights, signature, sites)
         if verify not in (False, "none"):
             with steps("verify"):
-                sites = dict(_sites(captured.root))
-                other_side = OtherSide(module, emitted.source, weights, signature, sites)
                 thorough = verify != "quick"
-                compared = Comparison(model, (args, kwargs), other_side, report, thorough)
-                compare_both(compared, variables)
+                compare(Comparison(model, (args, kwargs), sides, report, thorough), variables)
     line_map = {line: str(origin) for line, origin in emitted.lines.items()}
     return Conversion(
-        emitted.source, module, variables, report, weights, line_map, signature, readme
+        emitted.source,
+        module,
+        variables,
+        report,
+        weights,
+        line_map,
+        signature,
+        readme,
+        model,
+        sides,
     )
 
 

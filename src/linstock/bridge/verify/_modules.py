@@ -1,5 +1,6 @@
 """Submodules: what each of them returns on both sides, and the first where the two part."""
 
+import dataclasses
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,35 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge.port._weights import to_numpy
 from linstock.bridge.verify._gradients import entries
-from linstock.bridge.verify._module_table import RTOL64, ModuleRow
+from linstock.bridge.verify._module_table import RTOL64, ModuleRow, ModuleTable
 from linstock.bridge.verify._outputs import Array, Inputs, copied, difference
-from linstock.bridge.verify._sides import Linen
+from linstock.bridge.verify._precision import in_float64, widened
+from linstock.bridge.verify._sides import Linen, doubled
 
 Returned = dict[str, list[list[Array]]]
+
+
+def table_of_modules(model: torch.nn.Module, inputs: Inputs, linen: Linen) -> ModuleTable:
+    """Compares what every submodule returns, in the model's own precision and in float64.
+
+    Args:
+        model: The torch model, in eval mode.
+        inputs: Its inputs.
+        linen: The other side.
+    """
+    narrow = compare_modules(model, inputs, linen, wide=False)
+    with in_float64():
+        wide = compare_modules(doubled(model), pytree.tree_map(widened, inputs), linen, wide=True)
+    return ModuleTable(
+        tuple(
+            dataclasses.replace(
+                two if two.is_apart or not one.is_apart else one,
+                max_rel=one.max_rel,
+                max_rel64=two.max_rel64,
+            )
+            for one, two in zip(narrow, wide, strict=True)
+        )
+    )
 
 
 def compare_modules(
