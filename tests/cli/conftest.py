@@ -27,6 +27,8 @@ class FakeReport:
     seconds: dict[str, float] = field(default_factory=lambda: {"capture": 1.25, "verify": 0.5})
     notes: list[str] = field(default_factory=list)
     checks: list[Any] = field(default_factory=list)
+    first_apart: Any = None
+    request: dict[str, Any] = field(default_factory=dict)
     differences: list[Any] = field(default_factory=list)
     unaccepted: list[str] = field(default_factory=list)
 

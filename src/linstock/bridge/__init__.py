@@ -10,6 +10,7 @@ from linstock.bridge._errors import Missing as Missing
 from linstock.bridge._errors import ModuleKindError as ModuleKindError
 from linstock.bridge._errors import OutputExistsError as OutputExistsError
 from linstock.bridge._errors import UnsupportedError as UnsupportedError
+from linstock.bridge._reopen import Reopened as Reopened
 from linstock.bridge.ir._differences import DIFFERENCES as DIFFERENCES
 from linstock.bridge.ir._differences import Difference as Difference
 from linstock.bridge.port._weights import WeightMap as WeightMap

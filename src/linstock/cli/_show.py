@@ -78,6 +78,10 @@ def show_report(console: Console, report: "Report", notes: Iterable[str]) -> Non
         console.print(_tabulate_outputs(report))
         noised = _format_error(report.noised_max_rel64)
         console.print(f"with noise in every weight, float64, relative: {noised}", soft_wrap=True)
+        for check in report.checks:
+            console.print(Text(str(check), "" if check.ok else "yellow"), soft_wrap=True)
+        if report.first_apart is not None:
+            console.print(Text(f"the two sides part in {report.first_apart}"), soft_wrap=True)
     steps = " · ".join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
     console.print(f"seconds: {steps}", soft_wrap=True)
     differing = {difference.text for difference in report.differences}

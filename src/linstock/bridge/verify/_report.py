@@ -66,6 +66,7 @@ class Report:
             differ.
         differences: What is knowingly done otherwise than PyTorch does it.
         accepted: Names of differences that the user accepts.
+        request: What the command line was asked for; empty in Python.
         seconds: Time of each step.
         notes: What a user should know; the text of every difference is among them.
     """
@@ -77,6 +78,7 @@ class Report:
     first_apart: ModuleRow | None = None
     differences: list[Difference] = field(default_factory=list)
     accepted: tuple[str, ...] = ()
+    request: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
