@@ -15,6 +15,7 @@ export JAX_PLATFORMS ?= cpu
 
 demo: $(STAMP)
 	$(BIN)/linstock convert torchvision:mobilenet_v2 -o demo/mobilenet_v2_flax --force \
+	    --accept "unbiased variance" \
 	    --weights $$($(BIN)/python docs/demo.py --weights)
 	head -n 60 demo/mobilenet_v2_flax/model.py
 	$(BIN)/python docs/demo.py demo/mobilenet_v2_flax

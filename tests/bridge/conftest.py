@@ -10,6 +10,8 @@ import torch
 from linstock.bridge import to_linen
 
 HERE = Path(__file__).parent
+# `test_verify.py` has the tests of the full verification, and of what is not accepted.
+OPTIONS = {"accept": ["unbiased variance"], "verify": "quick"}
 
 
 def pytest_addoption(parser):
@@ -77,7 +79,7 @@ def zoo(zoo_model):
         key = (name, *sorted(options.items()))
         if key not in known:
             model, args, kwargs = zoo_model(name)
-            known[key] = to_linen(model, args, kwargs, **options)
+            known[key] = to_linen(model, args, kwargs, **{**OPTIONS, **options})
         return known[key]
 
     return convert
@@ -88,6 +90,7 @@ def convert():
     """Converts a model and insists that it agrees with PyTorch."""
 
     def run(model, *args, kwargs=None, **options):
+        options = {**OPTIONS, **options}
         conversion = to_linen(randomize(model.eval()), args, kwargs, **options)
         assert conversion.report.ok, f"{conversion.report}\n{conversion.source}"
         return conversion

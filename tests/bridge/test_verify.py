@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import Report, _convert, to_linen
-from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.targets.linen import Linen
-from linstock.bridge.verify import _verify as verify_module
-from linstock.bridge.verify._verify import difference, in_float64
+from linstock.bridge import (
+    DIFFERENCES,
+    ConversionError,
+    Difference,
+    Report,
+    _convert,
+    to_linen,
+)
+from linstock.bridge.verify import _precision as precision
+from linstock.bridge.verify._outputs import difference
+from linstock.bridge.verify._precision import in_float64, widened_source
 
 
 class Net(nn.Module):
@@ -27,6 +33,10 @@ class Net(nn.Module):
 
 
 X = torch.randn(2, 4)
+
+
+def check_of(report, name):
+    return next(check for check in report.checks if check.name == name)
 
 
 @pytest.fixture
@@ -144,7 +154,8 @@ def test_a_line_that_raises_is_found(change_source):
     report = to_linen(Net().eval(), (X,)).report
     assert report.verified
     assert not report.ok
-    assert any("AttributeError" in note and "tan_h" in note for note in report.notes)
+    assert "AttributeError" in report.checks[0].text
+    assert "tan_h" in report.checks[0].text
 
 
 def test_outputs_of_another_shape_are_found(change_source):
@@ -181,7 +192,7 @@ def test_a_scale_of_ones_that_is_left_out_is_found_by_noise(change_source):
     assert not report.ok
     assert report.max_abs_error < 1e-5
     assert report.noised_max_rel64 > 1e-3
-    assert any("with noise in every weight" in note for note in report.notes)
+    assert "with noise in every weight" in check_of(report, "values").text
 
 
 def test_a_baked_batch_size_is_found(change_source):
@@ -202,7 +213,9 @@ def test_a_variable_that_only_init_makes_is_found(change_source):
     )
     report = to_linen(Net().eval(), (X,)).report
     assert not report.ok
-    assert any("`init` makes other variables" in note and "extra" in note for note in report.notes)
+    text = check_of(report, "fresh variables").text
+    assert "`init` makes other variables" in text
+    assert "extra" in text
 
 
 # ---- not verified, and notes
@@ -263,6 +276,59 @@ def test_batch_norm_is_mentioned_in_report_and_docstring(zoo):
     assert any(note in text for text in conversion.report.notes)
 
 
+# ---- differences
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+def test_a_difference_makes_the_report_not_ok():
+    report = to_linen(Normed().eval(), (X,)).report
+    (difference,) = report.differences
+    assert difference.name == "unbiased variance"
+    assert difference.text in report.notes
+    assert report.agrees
+    assert not report.ok
+    assert str(report).startswith("verified but for differences that were not accepted")
+    assert f'difference "unbiased variance": {difference.text}' in str(report)
+
+
+def test_an_accepted_difference_is_still_shown():
+    report = to_linen(Normed().eval(), (X,), accept=["unbiased variance"]).report
+    assert report.ok
+    assert 'accepted difference "unbiased variance": ' in str(report)
+    assert report.as_dict()["differences"][0]["name"] == "unbiased variance"
+    assert report.as_dict()["accepted"] == ("unbiased variance",)
+
+
+def test_a_difference_may_be_accepted_that_does_not_occur():
+    assert to_linen(Net().eval(), (X,), accept=["gradient", "int64"]).report.ok
+
+
+@pytest.mark.parametrize(
+    ("accept", "says"),
+    [
+        (["biased"], 'no difference is named "biased"\n  why: the names are unbiased variance, '),
+        ("gradient", 'do: pass `accept=["gradient"]`'),
+    ],
+)
+def test_a_name_that_is_none_is_refused(accept, says):
+    with pytest.raises(ConversionError, match=re.escape(says)):
+        to_linen(Net().eval(), (X,), accept=accept)
+
+
+def test_every_difference_has_its_sentence():
+    assert all(name == name.strip() and text.endswith(".") for name, text in DIFFERENCES.items())
+    with pytest.raises(AssertionError):
+        Difference("biased", "no such name")
+
+
 # ---- the parts
 
 
@@ -307,11 +373,11 @@ def test_float64_ends_after_a_failure_too():
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_the_source_is_widened_where_it_names_float32():
-    wide = Linen(widest=True)
-    assert wide.dtype(dtypes.FLOAT32).id == "jnp.float64"
-    assert wide.dtype(dtypes.FLOAT16).id == "jnp.float16"
+def test_the_source_is_widened_where_it_names_fewer_bits():
+    narrow = "x.astype(jnp.float32) + y.astype(jnp.bfloat16) + z.astype(jnp.int32)"
+    wide = "x.astype(jnp.float64) + y.astype(jnp.float64) + z.astype(jnp.int32)"
+    assert widened_source(narrow) == wide
 
 
 def test_tolerances_are_those_of_the_contract():
-    assert (verify_module.RTOL, verify_module.ATOL, verify_module.TOL64) == (1e-3, 1e-4, 1e-8)
+    assert (precision.RTOL, precision.ATOL, precision.TOL64) == (1e-3, 1e-4, 1e-8)

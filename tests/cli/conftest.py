@@ -26,6 +26,15 @@ class FakeReport:
     noised_max_rel64: float = 5e-15
     seconds: dict[str, float] = field(default_factory=lambda: {"capture": 1.25, "verify": 0.5})
     notes: list[str] = field(default_factory=list)
+    checks: list[Any] = field(default_factory=list)
+    first_apart: Any = None
+    request: dict[str, Any] = field(default_factory=dict)
+    differences: list[Any] = field(default_factory=list)
+    unaccepted: list[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        return self.ok or bool(self.unaccepted)
 
 
 class FakeBridge:

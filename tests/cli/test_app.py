@@ -19,7 +19,7 @@ def test_the_help_names_every_option(run):
     options = [
         p for c in app.registered_commands for p in c.callback.__annotations__ if p != "return"
     ]
-    assert len(options) == 11
+    assert len(options) == 12
     for name in ("--output", "--input", "--weights", "--pretrained", "--runtime", "--layout"):
         assert name in output
     for name in ("--static", "--no-verify", "--force", "--traceback", "SPEC"):
@@ -68,16 +68,18 @@ def test_a_conversion_that_is_not_compared_exits_with_0(run, bridge):
     result = run("convert", "net.py:with_inputs", "-o", "out", "--no-verify")
     assert result.exit_code == 0
     assert "not verified, as asked" in result.output
-    assert bridge.calls[0][1]["verify"] is False
+    assert bridge.calls[0][1]["verify"] == "none"
 
 
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        ([], {"runtime": "flax", "layout": "channels_last", "dynamic": True, "verify": True}),
+        ([], {"runtime": "flax", "layout": "channels_last", "dynamic": True, "verify": "full"}),
         (["--runtime", "linstock"], {"runtime": "linstock"}),
         (["--layout", "torch"], {"layout": "torch"}),
         (["--static"], {"dynamic": False}),
+        (["--verify", "quick"], {"verify": "quick"}),
+        (["--accept", "int64", "--accept", "init"], {"accept": ("int64", "init")}),
     ],
 )
 def test_options_reach_the_bridge(run, bridge, arguments, options):

@@ -10,7 +10,13 @@ from linstock.bridge._errors import Missing as Missing
 from linstock.bridge._errors import ModuleKindError as ModuleKindError
 from linstock.bridge._errors import OutputExistsError as OutputExistsError
 from linstock.bridge._errors import UnsupportedError as UnsupportedError
+from linstock.bridge._reopen import Reopened as Reopened
+from linstock.bridge.ir._differences import DIFFERENCES as DIFFERENCES
+from linstock.bridge.ir._differences import Difference as Difference
 from linstock.bridge.port._weights import WeightMap as WeightMap
 from linstock.bridge.port._weights import WeightRow as WeightRow
-from linstock.bridge.verify._verify import OutputError as OutputError
-from linstock.bridge.verify._verify import Report as Report
+from linstock.bridge.verify._module_table import ModuleRow as ModuleRow
+from linstock.bridge.verify._module_table import ModuleTable as ModuleTable
+from linstock.bridge.verify._report import Check as Check
+from linstock.bridge.verify._report import OutputError as OutputError
+from linstock.bridge.verify._report import Report as Report

@@ -1,5 +1,6 @@
 """`Conversion`: a torch model as a Linen module, with everything needed to use it."""
 
+import copy
 import functools
 import json
 import os
@@ -9,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import torch
+from torch.utils import _pytree as pytree
 
+from linstock.bridge.capture._admit import admitted
 from linstock.bridge.port._files import write_folder
-from linstock.bridge.port._weights import WeightMap
+from linstock.bridge.port._weights import WeightMap, to_tensor
+from linstock.bridge.verify._module_table import ModuleTable
+from linstock.bridge.verify._modules import table_of_modules
+from linstock.bridge.verify._outputs import Inputs
+from linstock.bridge.verify._report import Report
 from linstock.bridge.verify._run import Signature
-from linstock.bridge.verify._verify import Report
+from linstock.bridge.verify._sides import Linen
 
 
 @dataclass(eq=False)  # JAX hashes what it transforms
@@ -47,6 +54,8 @@ class Conversion:
     line_map: dict[int, str]
     _signature: Signature
     _readme: str
+    _model: torch.nn.Module
+    _sides: Linen
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the Linen module as the torch model is called.
@@ -95,6 +104,28 @@ class Conversion:
         """
         return self._signature.results(outputs)
 
+    def compare(self, *args: Any, **kwargs: Any) -> ModuleTable:
+        """Runs the torch model and the Linen module, and compares what every submodule returns.
+
+        Both have the weights that `variables` holds now, so that those of a fine-tuned module can
+        be given. Both run in eval mode.
+
+        Args:
+            *args: Tensors or arrays, as the torch model takes them.
+            **kwargs: Keyword inputs, likewise.
+
+        Returns:
+            A row for each submodule; printed, it is a table that names the first that differs.
+
+        Raises:
+            InputError: The inputs are not those that the model was converted for.
+        """
+        inputs: Inputs = pytree.tree_map(_as_tensor, (args, kwargs))
+        with admitted(self._model, []) as model:
+            twin = copy.deepcopy(model).eval()
+        twin.load_state_dict(self.weight_map.to_torch(self.variables), strict=False)
+        return table_of_modules(twin, inputs, self._sides)
+
     def save(self, path: str | os.PathLike[str], force: bool = False) -> Path:
         """Writes a folder with `model.py`, `weights.safetensors`, `report.json` and a README.
 
@@ -117,6 +148,11 @@ class Conversion:
         return Path(path)
 
 
+def _as_tensor(leaf: Any) -> Any:
+    is_array = isinstance(leaf, (jax.Array, np.ndarray))
+    return to_tensor(leaf) if is_array else leaf
+
+
 def run(
     module: Any,
     variables: Any,
@@ -132,15 +168,3 @@ def run(
 @functools.lru_cache(maxsize=16)
 def _compiled(module: Any) -> Any:
     return jax.jit(module.apply)
-
-
-def as_jax(tree: Any) -> Any:
-    """JAX arrays; 64-bit floats stay NumPy arrays where JAX would cut them."""
-    wide = jnp.zeros(0, float).dtype == np.float64
-
-    def one(array: Any) -> Any:
-        is_cut = array.dtype.name in ("float64", "complex128") and not wide
-        # `jnp.asarray` would compile for each shape.
-        return array if is_cut else jax.device_put(array)
-
-    return jax.tree.map(one, tree)

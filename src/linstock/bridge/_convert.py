@@ -4,39 +4,39 @@ import contextlib
 import gc
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import torch
 
-from linstock.bridge._conversion import Conversion, as_jax, run
+from linstock.bridge._conversion import Conversion
 from linstock.bridge._errors import (
     ConversionError,
     InputError,
-    ModeNeededError,
-    UnsupportedError,
     naming_mistakes,
 )
+from linstock.bridge._exporting import Exporting, lowered, may_differ
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
-from linstock.bridge.capture._export import SIZES, Capture, TrainModeError, capture
+from linstock.bridge.capture._export import Capture
+from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._inputs import settled_inputs
-from linstock.bridge.capture._merge import ModesDifferError
-from linstock.bridge.capture._modes import reading_mode, stubborn
+from linstock.bridge.capture._modes import reading_mode
 from linstock.bridge.emit._emit import Emitted, emit
-from linstock.bridge.ir._check import check_body, check_program
+from linstock.bridge.ir._check import check_program
+from linstock.bridge.ir._differences import DIFFERENCES, Difference
 from linstock.bridge.ir._program import Program
-from linstock.bridge.layers import find_pair
 from linstock.bridge.lower import aten as aten  # registers the lowerings
 from linstock.bridge.lower._model import Lowered
-from linstock.bridge.lower._walk import lower
 from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
 from linstock.bridge.targets import _linen_docs
 from linstock.bridge.targets.linen import RUNTIMES, Linen, needs_of
-from linstock.bridge.verify._run import Signature, flat_arguments, load_module
-from linstock.bridge.verify._verify import Report, Runner, verify
+from linstock.bridge.verify._comparison import Comparison
+from linstock.bridge.verify._report import Report
+from linstock.bridge.verify._run import Signature, as_jax, flat_arguments, load_module
+from linstock.bridge.verify._sides import Linen as Sides
+from linstock.bridge.verify._verify import LEVELS
+from linstock.bridge.verify._verify import verify as compare
 
 LAYOUTS = ("channels_last", "torch")
 
@@ -49,7 +49,8 @@ def to_linen(
     runtime: str = "flax",
     layout: str = "channels_last",
     dynamic: bool = True,
-    verify: bool = True,
+    verify: bool | str = "full",
+    accept: Sequence[str] = (),
     on_step: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Turns a torch model into readable Linen source with converted weights.
@@ -66,11 +67,16 @@ def to_linen(
             PyTorch's order.
         dynamic: Whether the source works for other sizes than the example's, as far as the model
             allows.
-        verify: Whether to run both sides and compare.
+        verify: `"full"` to compare values, other sizes, gradients, a step of training, fresh
+            variables and the way of the weights; `"quick"` to compare outputs only; `"none"` to
+            compare nothing. True is `"full"`, and False `"none"`.
+        accept: Names of differences that are no fault, of those in `linstock.bridge.DIFFERENCES`;
+            a report with any other difference is not ok.
         on_step: Called with the name of each step as it begins: capture, lower, emit, port, verify.
 
     Returns:
-        The conversion; `report.ok` says whether both sides agree.
+        The conversion; `report.ok` says whether both sides agree and every difference was
+        accepted.
 
     Raises:
         CaptureError: `torch.export` refuses the model.
@@ -80,9 +86,9 @@ def to_linen(
         InternalError: linstock itself made a mistake.
         ConversionError: A setting is not one of those above.
     """
-    _check_settings(model, runtime, layout)
+    _check_settings(model, runtime, layout, verify, accept)
     args, kwargs = _checked_inputs(args, kwargs)
-    report = Report()
+    report = Report(accepted=tuple(accept))
     steps = _Steps(report, on_step)
     with (
         _older_objects_set_aside(),
@@ -93,91 +99,74 @@ def to_linen(
         with steps("capture"):
             with reading_mode() as readers:
                 args, kwargs = settled_inputs(model, args, kwargs, report.notes)
-            exporting = _Exporting(model, args, kwargs, report.notes, frozenset(readers))
-            exporting.in_training = _may_differ(model, readers)
+            exporting = Exporting(model, args, kwargs, report.differences, frozenset(readers))
+            exporting.in_training = may_differ(model, readers)
             captured = exporting.capture("all" if dynamic else "fixed")
         with steps("lower"):
-            captured, lowered = _lowered(exporting, captured, layout, dynamic)
+            captured, result = lowered(exporting, captured, layout, dynamic)
         with steps("emit"):
-            signature = _signature(model, captured, lowered, args, kwargs)
+            signature = _signature(model, captured, result, args, kwargs)
             inputs = _examples(signature, args, kwargs)
-            program = _program(lowered)
+            program = _program(result)
             emitted = _emitted(program, inputs, Linen(runtime))
             module = load_module(emitted.source, emitted.root)
             readme = _linen_docs.readme(emitted, program.root.source, inputs)
         with steps("port"):
-            weights = WeightMap(tuple(lowered.rows), lowered.kept, lowered.fixed)
+            weights = WeightMap(tuple(result.rows), result.kept, result.fixed)
             variables = as_jax(weights.to_flax(model.state_dict()))
-        report.notes.extend([*captured.notes, *lowered.notes, *_notes(variables, lowered)])
-        if verify:
+        report.differences.extend(_differences(captured, result, variables))
+        report.notes.extend([*captured.notes, *result.notes, *_notes(result)])
+        report.notes.extend(difference.text for difference in report.differences)
+        sites = dict(_sites(captured.root))
+        sides = Sides(module, emitted.source, weights, signature, sites)
+        if verify not in (False, "none"):
             with steps("verify"):
-                widened = _emitted(program, inputs, Linen(runtime, widest=True))
-                wide = load_module(widened.source, widened.root)
-                runner = _runner(module, wide, weights, signature)
-                _verify(model, args, kwargs, runner, signature, report)
-                if report.ok:
-                    _check_init(module, signature, variables, args, kwargs, report)
+                thorough = verify != "quick"
+                compare(Comparison(model, (args, kwargs), sides, report, thorough), variables)
     line_map = {line: str(origin) for line, origin in emitted.lines.items()}
     return Conversion(
-        emitted.source, module, variables, report, weights, line_map, signature, readme
+        emitted.source,
+        module,
+        variables,
+        report,
+        weights,
+        line_map,
+        signature,
+        readme,
+        model,
+        sides,
     )
 
 
-def _runner(module: Any, wide: Any, weights: WeightMap, signature: Signature) -> Runner:
-    """Runs the converted module, or its twin in float64, with the weights of a torch model."""
-
-    def runner(
-        twin: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], in_float64: bool
-    ) -> Any:
-        variables = as_jax(weights.to_flax(dict(_all_tensors(twin))))
-        return run(wide if in_float64 else module, variables, signature, args, kwargs)
-
-    return runner
-
-
-def _verify(
-    model: torch.nn.Module,
-    args: Any,
-    kwargs: Any,
-    runner: Runner,
-    signature: Signature,
-    report: Report,
+def _check_settings(
+    model: Any, runtime: str, layout: str, verify: bool | str, accept: Sequence[str]
 ) -> None:
-    sizes = [value.shape[0] for _, value in signature.inputs if value.rank]
-    batch_is_free = bool(sizes) and not any(isinstance(size, int) for size in sizes)
-    verify(model, args, kwargs, runner, dynamic=batch_is_free, report=report)
-
-
-def _check_init(
-    module: Any, signature: Signature, variables: Any, args: Any, kwargs: Any, report: Report
-) -> None:
-    """Holds what `init` would make against the converted variables."""
-
-    def shapes(tree: Any) -> Any:
-        return {
-            "/".join(str(key.key) for key in path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-        }
-
-    fresh = jax.eval_shape(module.init, jax.random.key(0), *signature.arrays(args, kwargs))
-    made, converted = shapes(fresh), shapes(variables)
-    if made != converted:
-        apart = sorted(
-            name for name in {**made, **converted} if made.get(name) != converted.get(name)
-        )
-        report.ok = False
-        report.notes.append(f"`init` makes other variables than were converted: {apart[:5]}")
-
-
-def _check_settings(model: Any, runtime: str, layout: str) -> None:
     check_is_model(model)
+    _check_accepted(accept)
     for name, value, allowed in (
         ("runtime", runtime, tuple(RUNTIMES)),
         ("layout", layout, LAYOUTS),
+        ("verify", verify, (*LEVELS, True, False)),
     ):
         if value not in allowed:
-            choices = " or ".join(f'"{choice}"' for choice in allowed)
+            choices = " or ".join(f'"{choice}"' for choice in allowed if isinstance(choice, str))
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
+
+
+def _check_accepted(accept: Sequence[str]) -> None:
+    if isinstance(accept, str):
+        raise ConversionError(
+            f'`accept` is the text "{accept}"',
+            why="it holds all names that are accepted",
+            todo=f'pass `accept=["{accept}"]`',
+        )
+    unknown = [name for name in accept if name not in DIFFERENCES]
+    if unknown:
+        raise ConversionError(
+            f'no difference is named "{unknown[0]}"',
+            why=f"the names are {', '.join(DIFFERENCES)}",
+            todo="accept the names that the report shows",
+        )
 
 
 def _checked_inputs(
@@ -243,109 +232,12 @@ class _Steps:
         self.report.seconds[name] = time.perf_counter() - start
 
 
-def _may_differ(model: torch.nn.Module, readers: set[torch.nn.Module]) -> bool:
-    """Whether a model may do something else in train mode than its layers' twins know of."""
-    known = {module for module in readers if _has_twin(module)}
-    odd = {module for module in stubborn(model) if module in readers}
-    return bool(readers - known or odd - known)
-
-
-def _has_twin(module: torch.nn.Module) -> bool:
-    return find_pair(module) is not None and not module._forward_hooks
-
-
-@dataclass
-class _Exporting:
-    """A model and its example, to be captured as far as it lets itself be.
-
-    Attributes:
-        model: The model.
-        args: Example inputs.
-        kwargs: Example keyword inputs.
-        notes: What had to be given up.
-        readers: The modules that ask for their mode.
-        in_training: Whether to capture train mode too.
-    """
-
-    model: torch.nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    notes: list[str]
-    readers: frozenset[torch.nn.Module]
-    in_training: bool = False
-    has_given_up: bool = False
-
-    def capture(self, sizes: str) -> Capture:
-        """Captures the model, without train mode where that is refused."""
-        if self.in_training:
-            try:
-                return capture(self.model, self.args, self.kwargs, sizes=sizes, in_training=True)
-            except (TrainModeError, ModesDifferError) as error:
-                self.give_up(str(error))
-        captured = capture(self.model, self.args, self.kwargs, sizes=sizes)
-        unfollowed = frozenset() if self.has_given_up else self.readers
-        return replace(captured, unfollowed=unfollowed)
-
-    def give_up(self, why: str) -> None:
-        """Goes on without train mode."""
-        self.in_training, self.has_given_up = False, True
-        self.notes.append(
-            f"what the model does in train mode could not be followed ({why}): `train=True` does "
-            "what eval mode does, but for layers of dropout and batch normalization"
-        )
-
-
-def _lowered(
-    exporting: _Exporting, captured: Capture, layout: str, dynamic: bool
-) -> tuple[Capture, Lowered]:
-    """Lowers; a model that does not lower with train mode, or with all sizes free, gets another try
-    without, or with fewer.
-    """
-    sizes = "all" if dynamic else "fixed"
-    try:
-        return _lowered_as_captured(exporting, captured, layout, dynamic)
-    except ModeNeededError:  # a layer that knows its mode has no twin after all
-        exporting.in_training = True
-        return _lowered_as_captured(exporting, exporting.capture(sizes), layout, dynamic)
-
-
-def _lowered_as_captured(
-    exporting: _Exporting, captured: Capture, layout: str, dynamic: bool
-) -> tuple[Capture, Lowered]:
-    if captured.in_training:
-        try:
-            return captured, _lower(exporting.model, captured, layout)
-        except UnsupportedError as error:
-            missing = error.missing[0]
-            exporting.give_up(f"`{missing.what}` is not covered")
-            captured = exporting.capture("all" if dynamic else "fixed")
-    first: UnsupportedError | None = None
-    for sizes in SIZES:
-        try:
-            if sizes != SIZES[0] and dynamic:
-                captured = exporting.capture(sizes)
-            lowered = _lower(exporting.model, captured, layout)
-        except UnsupportedError as error:
-            first = first or error
-            if not dynamic or not all(item.why for item in error.missing):
-                break
-            continue
-        if first is not None:
-            kept_sizes = (
-                "only the batch size is free"
-                if sizes == "batch"
-                else "sizes are fixed to the example's"
-            )
-            captured.notes.append(f"{kept_sizes}: {first.missing[0].why}")
-        return captured, lowered
-    assert first is not None
-    raise first
-
-
-def _lower(model: torch.nn.Module, captured: Capture, layout: str) -> Lowered:
-    lowered = lower(model, captured, layout=layout, reserved=Linen.members)
-    check_body(lowered.root)
-    return lowered
+def _sites(frame: Frame) -> Iterator[tuple[str, str]]:
+    """Where each submodule is called first, as `file:line`."""
+    for call in reversed(frame.calls):
+        yield from _sites(call)
+        if call.site is not None:
+            yield call.path, f"{call.site.file}:{call.site.line}"
 
 
 def _signature(
@@ -406,10 +298,18 @@ def _emitted(program: Program, inputs: list[_linen_docs.Input], target: Linen) -
     return emit(program, target, docstring)
 
 
-def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
-    notes = []
+def _differences(
+    captured: Capture, lowered: Lowered, variables: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """What the conversion knowingly does otherwise than the model."""
     if "batch_stats" in variables:
-        notes.append(" ".join(_linen_docs.BATCH_NORM.split()))
+        yield Difference("unbiased variance", " ".join(_linen_docs.BATCH_NORM.split()))
+    yield from captured.differences
+    yield from lowered.differences
+
+
+def _notes(lowered: Lowered) -> list[str]:
+    notes = []
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
         shown = ", ".join(f"`{name}`" for name in idle[:5]) + (
@@ -420,8 +320,3 @@ def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
             "`to_torch` keeps them"
         )
     return notes
-
-
-def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)

@@ -1,5 +1,6 @@
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,9 +75,22 @@ def convert(
     static: Annotated[
         bool, typer.Option("--static", help="Keep the example's sizes instead of dynamic ones.")
     ] = False,
+    verify: Annotated[
+        Literal["full", "quick", "none"],
+        typer.Option(help="How much is compared: all, outputs only, or nothing."),
+    ] = "full",
     no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Do not compare the two sides.")
+        bool, typer.Option("--no-verify", help="The same as --verify none.")
     ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept",
+            metavar="NAME",
+            help='A difference from PyTorch that is no fault, such as "unbiased variance"; '
+            "repeatable.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -86,11 +100,11 @@ def convert(
 ) -> None:
     """Turn a PyTorch model into Linen source and weights, and compare the two.
 
-    Exit status: 0 when both sides agree (or were not compared, with --no-verify), 1 when they
-    were written but do not agree, 2 when nothing was written.
+    Exit status: 0 when both sides agree (or were not compared, with --verify none), 1 when they
+    were written but do not agree, or differ in a way that was not accepted, 2 when nothing was
+    written.
     """
     from ._convert import Request, run_convert
-    from ._show import show_defect, show_error
 
     request = Request(
         spec=spec,
@@ -101,11 +115,55 @@ def convert(
         runtime=runtime,
         layout=layout,
         static=static,
-        verify=not no_verify,
+        verify="none" if no_verify else verify,
+        accept=tuple(accept or ()),
         force=force,
     )
+    _run(lambda: run_convert(request, Console(highlight=False)), show_traceback)
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder that `linstock convert` wrote.")
+    ],
+    by_module: Annotated[
+        bool, typer.Option("--by-module", help="Compare what every submodule returns.")
+    ] = False,
+    spec: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="SPEC", help="The torch model, where the folder does not say it."
+        ),
+    ] = "",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="INPUT", help="Other example inputs; repeatable."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="NAME", help="A difference that is no fault; repeatable."),
+    ] = None,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the stack of an error too.")
+    ] = False,
+) -> None:
+    """Compare a folder that was written earlier with its PyTorch model, which gets its weights.
+
+    Exit status: 0 when both sides agree, 1 when they do not, 2 when they could not be compared.
+    """
+    from ._verify import Question, run_verify
+
+    question = Question(folder, by_module, spec, tuple(inputs or ()), tuple(accept or ()))
+    _run(lambda: run_verify(question, Console(highlight=False)), show_traceback)
+
+
+def _run(work: Callable[[], int], show_traceback: bool) -> None:
+    """Does what a command asks for, and ends with its exit status."""
+    from ._show import show_defect, show_error
+
     try:
-        status = run_convert(request, Console(highlight=False))
+        status = work()
     except Exception as error:
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)

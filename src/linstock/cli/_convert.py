@@ -2,7 +2,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -29,7 +29,8 @@ class Request:
     runtime: Literal["flax", "linstock"] = "flax"
     layout: Literal["channels_last", "torch"] = "channels_last"
     static: bool = False
-    verify: bool = True
+    verify: Literal["full", "quick", "none"] = "full"
+    accept: tuple[str, ...] = ()
     force: bool = False
 
 
@@ -37,7 +38,8 @@ def run_convert(request: Request, console: Console) -> int:
     """Converts, reports and writes.
 
     Returns:
-        The exit status: 0, or 1 where both sides were compared and do not agree.
+        The exit status: 0, or 1 where both sides were compared and do not agree, or differ in a way
+        that was not accepted.
 
     Raises:
         SpecError: The request itself is at fault.
@@ -49,7 +51,7 @@ def run_convert(request: Request, console: Console) -> int:
 
     with StepLines(console) as steps:
         steps.begin("load")
-        loaded, example = _load(request)
+        loaded, example = load_example(request)
         conversion = bridge.to_linen(
             loaded.model,
             args=example.args,
@@ -58,12 +60,20 @@ def run_convert(request: Request, console: Console) -> int:
             layout=request.layout,
             dynamic=not request.static,
             verify=request.verify,
+            accept=request.accept,
             on_step=steps.begin,
         )
+    conversion.report.request = _remember(request)
     show_report(console, conversion.report, loaded.notes)
     _save(conversion, request)
     show_written(console, request.output)
     return 1 if conversion.report.verified and not conversion.report.ok else 0
+
+
+def _remember(request: Request) -> dict[str, Any]:
+    """What `linstock verify` needs to make the model and its inputs again."""
+    names = ("spec", "inputs", "runtime", "layout", "static")
+    return {name: getattr(request, name) for name in names}
 
 
 def _check_request(request: Request) -> None:
@@ -94,7 +104,8 @@ def _check_output(output: Path, force: bool) -> None:
         )
 
 
-def _load(request: Request) -> tuple[LoadedModel, Example]:
+def load_example(request: Request) -> tuple[LoadedModel, Example]:
+    """The model that a request names, and its example inputs."""
     specs = [parse_input(text) for text in request.inputs]
     loaded = load_spec(request.spec, pretrained=request.pretrained)
     if request.weights is not None:

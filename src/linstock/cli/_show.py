@@ -78,10 +78,18 @@ def show_report(console: Console, report: "Report", notes: Iterable[str]) -> Non
         console.print(_tabulate_outputs(report))
         noised = _format_error(report.noised_max_rel64)
         console.print(f"with noise in every weight, float64, relative: {noised}", soft_wrap=True)
+        for check in report.checks:
+            console.print(Text(str(check), "" if check.ok else "yellow"), soft_wrap=True)
+        if report.first_apart is not None:
+            console.print(Text(f"the two sides part in {report.first_apart}"), soft_wrap=True)
     steps = " · ".join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
     console.print(f"seconds: {steps}", soft_wrap=True)
-    for note in [*notes, *report.notes]:
+    differing = {difference.text for difference in report.differences}
+    for note in [*notes, *(note for note in report.notes if note not in differing)]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
+    for difference in report.differences:
+        text = Text(f'difference "{difference.name}": {difference.text}')
+        console.print(text, soft_wrap=True)
     console.print(_judge(report), soft_wrap=True)
 
 
@@ -107,6 +115,9 @@ def _judge(report: "Report") -> Text:
         return Text("not verified, as asked", "yellow")
     if report.ok:
         return Text("verified: both sides agree", "bold green")
+    if report.agrees:
+        names = " ".join(f'--accept "{name}"' for name in report.unaccepted)
+        return Text(f"verified, but for differences; if they are no fault: {names}", "bold yellow")
     return Text("verification failed: the two sides do not agree", "bold red")
 
 

@@ -61,7 +61,7 @@ class Buffers:
         self.placeholder[copy] = placeholder
 
     def _output(self) -> Node:
-        return next(node for node in self.graph.nodes if node.op == "output")
+        return self.graph.output_node()
 
     def update(self, frame_of: dict[Node, Frame]) -> None:
         """Puts `update` where a buffer has its last value, and buffers in place of the copies."""

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from linstock.bridge.capture._merge import merge
 from linstock.bridge.capture._modes import PREFIX, InModes, stubborn
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
+from linstock.bridge.ir._differences import Difference
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -47,6 +48,7 @@ class Capture:
             to differ but what layers do by themselves.
         notes: What had to be given up on the way, for the report.
         unfollowed: The modules that ask for their mode, where the graph does not tell what for.
+        differences: What the program knowingly does otherwise than the model.
     """
 
     program: ExportedProgram
@@ -58,6 +60,7 @@ class Capture:
     in_training: bool
     notes: list[str]
     unfollowed: frozenset[torch.nn.Module] = frozenset()
+    differences: list[Difference] = field(default_factory=list)
 
 
 # Which sizes may differ from the example's: all that the model lets, those of the first axes, or
@@ -177,8 +180,7 @@ def _split(values: list[Any], count: int) -> tuple[list[Any], list[Any]]:
 
 def _return(graph: torch.fx.Graph, outputs: list[Any]) -> None:
     """Lets a graph return these, and drops what nothing reads."""
-    output = next(node for node in graph.nodes if node.op == "output")
-    output.args = (tuple(outputs),)
+    graph.output_node().args = (tuple(outputs),)
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users and node.target is not update:
             graph.erase_node(node)

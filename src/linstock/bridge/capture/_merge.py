@@ -82,7 +82,7 @@ class _Merging:
         self.root = root
         self.events = events_of(graph, frame_of)
         self.into: dict[Node, Node] = {}  # nodes of the second run -> of the first
-        self.chosen: dict[tuple[Node, Node], Node] = {}
+        self.chosen: dict[tuple[Node | None, Node | None], Node] = {}
         first = next(node for node in graph.nodes if node.op in ("call_function", "output"))
         self.cursor = first.prev
 
@@ -280,8 +280,8 @@ class _Merging:
         home.outputs = [kept if output is node else output for output in home.outputs]
 
     def _last_of(self, frame: Frame) -> Node:
-        nodes = (n for n in reversed(self.graph.nodes) if n.op == "call_function")
-        return next(node for node in nodes if _is_within(self.frame_of[node], frame))
+        nodes = [node for node in self.graph.nodes if node.op == "call_function"]
+        return next(node for node in reversed(nodes) if _is_within(self.frame_of[node], frame))
 
     def _map_calls(self) -> None:
         """Lets the calls of train mode alone read and return what is left."""

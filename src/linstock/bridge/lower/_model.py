@@ -14,6 +14,7 @@ from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
 from linstock.bridge.layers import WeightRow
@@ -44,6 +45,7 @@ class Model:
     missing: list[Missing] = field(default_factory=list)
     silent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     _names: dict[str, MemberNames] = field(default_factory=dict)
     _instances: dict[str, Instance] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
@@ -145,6 +147,16 @@ class Model:
         if text not in self.notes:
             self.notes.append(text)
 
+    def differ(self, name: str, text: str) -> None:
+        """Says what is knowingly done otherwise than PyTorch does it, once.
+
+        Args:
+            name: The kind of difference, one of `DIFFERENCES` of `ir/_differences.py`.
+            text: What differs, and where.
+        """
+        if (difference := Difference(name, text)) not in self.differences:
+            self.differences.append(difference)
+
     def notes_of_silent(self) -> Iterator[str]:
         """What to say of the modules that did nothing in eval mode and may act in training."""
         for name, paths in self.silent.items():
@@ -165,6 +177,7 @@ class Lowered:
         kept: Tensors of the state_dict without a variable.
         fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
+        differences: What is knowingly done otherwise than PyTorch does it.
     """
 
     root: Body
@@ -174,6 +187,7 @@ class Lowered:
     kept: dict[str, torch.Tensor]
     fixed: dict[str, torch.Tensor]
     notes: list[str]
+    differences: list[Difference] = field(default_factory=list)
 
 
 def is_size(node: Node) -> bool:

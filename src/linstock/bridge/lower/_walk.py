@@ -76,7 +76,14 @@ def lower(
         raise UnsupportedError(shared.missing)
     shared.notes.extend(shared.notes_of_silent())
     return Lowered(
-        walk.body, inputs, outputs, state.rows(), state.unused(), state.fixed(), shared.notes
+        walk.body,
+        inputs,
+        outputs,
+        state.rows(),
+        state.unused(),
+        state.fixed(),
+        shared.notes,
+        shared.differences,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax.tree_util import DictKey, tree_flatten_with_path
 
-from linstock.bridge._errors import OutputExistsError
+from linstock.bridge._errors import InputError, OutputExistsError
+from linstock.traverse_util import unflatten_dict
 
 WEIGHTS = "weights.safetensors"
 
@@ -74,3 +75,23 @@ def _replace(work: Path, target: Path) -> None:
         raise
     finally:
         shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """The variables that a folder holds, NumPy arrays.
+
+    Raises:
+        InputError: There is no such file, or it is none of safetensors.
+    """
+    import safetensors.numpy
+
+    file = folder / WEIGHTS
+    try:
+        flat = safetensors.numpy.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"`{file}` cannot be read",
+            why=str(error),
+            todo="name a folder that `linstock convert` or `Conversion.save` wrote",
+        ) from error
+    return unflatten_dict(flat, sep="/")

@@ -43,11 +43,9 @@ class Linen:
 
     Attributes:
         runtime: `"flax"` or `"linstock"`: which Linen the file imports.
-        widest: Whether float32 is written as float64, to compare in that precision.
     """
 
     runtime: str = "flax"
-    widest: bool = False
 
     # Names that a submodule, a variable or a field cannot have.
     members = frozenset({*dir(Module), "name", "parent", "scope", "params", "train", "training"})
@@ -100,7 +98,7 @@ class Linen:
         if dtype.name == "bool":
             return Global("bool")
         name = NARROWED.get(dtype.name, dtype.name)
-        return Global(f"jnp.{'float64' if self.widest and name == 'float32' else name}")
+        return Global(f"jnp.{name}")
 
     def class_text(
         self, cls: ModuleClass, method: Method, body: list[str], printer: Printer

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import linecache
 import sys
+import traceback
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ def load_module(source: str, root: str) -> Any:
     sys.modules[name] = module  # dataclasses look a class's module up
     exec(compile(source, file, "exec"), module.__dict__)
     return getattr(module, root)()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an emitted file raised an error itself, to refuse what it was given."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or "linstock_converted_" not in frames[-1].filename:
+        return False
+    return (frames[-1].line or "").lstrip().startswith(("raise ", "assert "))
 
 
 @dataclass(frozen=True)
@@ -175,3 +184,15 @@ def to_jax(value: Any) -> jax.Array:
     if isinstance(value, jax.Array):
         return value
     return jnp.array(to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value))
+
+
+def as_jax(tree: Any) -> Any:
+    """JAX arrays; 64-bit floats stay NumPy arrays where JAX would cut them."""
+    wide = jnp.zeros(0, float).dtype == np.float64
+
+    def one(array: Any) -> Any:
+        is_cut = array.dtype.name in ("float64", "complex128") and not wide
+        # `jnp.asarray` would compile for each shape.
+        return array if is_cut else jax.device_put(array)
+
+    return jax.tree.map(one, tree)

@@ -116,7 +116,7 @@ def alpha_dropout(build: Builder, input: Value, p: float, train: bool) -> Value:
 
 
 def _without_some(build: Builder, x: Tree, rate: float, shape: Tree) -> Tree:
-    kept = _drawn(build, "bernoulli", 1 - rate, shape, stream="dropout")
+    kept = _drawn("bernoulli", 1 - rate, shape, stream="dropout")
     scale = ((SELU_BOUND**2 * rate + 1) * (1 - rate)) ** -0.5
     chosen = call("jnp.where", kept, x, -SELU_BOUND)
     tree = Op("+", (Op("*", (chosen, Const(scale))), Const(SELU_BOUND * scale * rate)))
@@ -126,14 +126,14 @@ def _without_some(build: Builder, x: Tree, rate: float, shape: Tree) -> Tree:
 # ---- numbers drawn in `forward`
 
 
-def _drawn(build: Builder, function: str, *args: Any, stream: str = "noise", **kwargs: Any) -> Tree:
+def _drawn(function: str, *args: Any, stream: str = "noise", **kwargs: Any) -> Tree:
     """`jax.random.NAME(key, ...)` with a fresh key."""
     return call(f"jax.random.{function}", Key(stream), *args, **kwargs)
 
 
 def _floats(build: Builder, function: str) -> Tree:
-    settings = {} if build.dtype == FLOAT32 else {"dtype": dtype_tree(build.dtype)}
-    return _drawn(build, function, build.shape_tree(build.shape), **settings)
+    settings: dict[str, Any] = {} if build.dtype == FLOAT32 else {"dtype": dtype_tree(build.dtype)}
+    return _drawn(function, build.shape_tree(build.shape), **settings)
 
 
 @lowers("aten.rand", "aten.rand_like", ignores="self size dtype")
@@ -152,12 +152,12 @@ def randn(build: Builder) -> Value:
 def uniform(build: Builder, low: float = 0.0, high: float = 1.0) -> Value:
     """`x.uniform_(low, high)`."""
     shape = build.shape_tree(build.shape)
-    settings = {} if build.dtype == FLOAT32 else {"dtype": dtype_tree(build.dtype)}
+    settings: dict[str, Any] = {} if build.dtype == FLOAT32 else {"dtype": dtype_tree(build.dtype)}
     if low != 0:
         settings["minval"] = literal(low)
     if high != 1:
         settings["maxval"] = literal(high)
-    return build.result(_drawn(build, "uniform", shape, **settings))
+    return build.result(_drawn("uniform", shape, **settings))
 
 
 @lowers("aten.normal", ignores="self size dtype")
@@ -187,7 +187,7 @@ def bernoulli(build: Builder, input: Value, p: Any = None) -> Value:
     else:
         tree, shape = literal(chance), ()
     given = () if shape == build.shape else (build.shape_tree(build.shape),)
-    drawn = _drawn(build, "bernoulli", tree, *given, stream="dropout")
+    drawn = _drawn("bernoulli", tree, *given, stream="dropout")
     if build.dtype.kind == "bool":
         return build.result(drawn)
     return build.result(method(drawn, "astype", dtype_tree(build.dtype)))
@@ -197,11 +197,13 @@ def bernoulli(build: Builder, input: Value, p: Any = None) -> Value:
 def randint(build: Builder, high: int, low: int = 0) -> Value:
     """`jax.random.randint`."""
     shape = build.shape_tree(build.shape)
-    settings = {} if build.dtype.name in ("int64", "int32") else {"dtype": dtype_tree(build.dtype)}
-    return build.result(_drawn(build, "randint", shape, low, high, **settings))
+    settings: dict[str, Any] = (
+        {} if build.dtype.name in ("int64", "int32") else {"dtype": dtype_tree(build.dtype)}
+    )
+    return build.result(_drawn("randint", shape, low, high, **settings))
 
 
 @lowers("aten.randperm", ignores="dtype")
 def randperm(build: Builder, n: Any) -> Value:
     """`jax.random.permutation`."""
-    return build.result(_drawn(build, "permutation", build.size(build.shape[0])))
+    return build.result(_drawn("permutation", build.size(build.shape[0])))
