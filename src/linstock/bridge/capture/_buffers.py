@@ -61,7 +61,8 @@ class Buffers:
         self.placeholder[copy] = placeholder
 
     def _output(self) -> Node:
-        return self.graph.output_node()
+        output: Node = self.graph.output_node()
+        return output
 
     def update(self, frame_of: dict[Node, Frame]) -> None:
         """Puts `update` where a buffer has its last value, and buffers in place of the copies."""

@@ -280,7 +280,7 @@ class _Merging:
         home.outputs = [kept if output is node else output for output in home.outputs]
 
     def _last_of(self, frame: Frame) -> Node:
-        nodes = [node for node in self.graph.nodes if node.op == "call_function"]
+        nodes: list[Node] = [n for n in self.graph.nodes if n.op == "call_function"]
         return next(node for node in reversed(nodes) if _is_within(self.frame_of[node], frame))
 
     def _map_calls(self) -> None:
