@@ -1,6 +1,7 @@
 """Layer pairs: torch layers and their Linen twins, and layers that go operation by operation."""
 
 import jax
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -95,6 +96,28 @@ def test_layers_become_their_linen_twins(convert, name, layout):
     source = convert(Net(*layers), torch.randn(shape), layout=layout).source
     for text in texts:
         assert text in source
+
+
+NORMS = {
+    "layer": (nn.LayerNorm(64), (4, 64)),
+    "layer over two axes": (nn.LayerNorm((4, 16)), (4, 4, 16)),
+    "group": (nn.GroupNorm(4, 16), (2, 16, 8, 8)),
+    "instance": (nn.InstanceNorm2d(16), (2, 16, 8, 8)),
+    "batch": (nn.BatchNorm2d(16), (4, 16, 8, 8)),
+    "batch, of a subclass": (type("Batch", (nn.BatchNorm2d,), {})(16), (4, 16, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_large_mean_costs_a_norm_no_more_digits_than_in_pytorch(name):
+    layer, shape = NORMS[name]
+    x = torch.randn(shape) + 3000
+    conversion = to_linen(layer.eval(), (x,), verify=False, layout="torch")
+    train = {"train": True, "mutable": ["batch_stats"]} if "batch" in name else {}
+    found = conversion.module.apply(conversion.variables, x.numpy(), **train)
+    expected = layer.double().train()(x.double()).detach().numpy()
+    # A mean of 3000 is known to 2e-4 in float32, and XLA adds a few of its roundings.
+    np.testing.assert_allclose(found[0] if train else found, expected, atol=5e-3)
 
 
 def test_channels_last_images_stay_so_between_layers(convert):
@@ -228,7 +251,7 @@ class Activated(nn.BatchNorm2d):
 
 def test_a_subclass_of_batch_norm_holds_a_linen_batch_norm(convert):
     conversion = convert(Net(nn.Conv2d(4, 3, 1), Activated(3)), torch.randn(IMAGE))
-    assert "nn.BatchNorm(use_running_average=not train" in conversion.source
+    assert "nn.BatchNorm(" in conversion.source
     assert "norm" in conversion.variables["batch_stats"]["layer1"]
 
 

@@ -27,7 +27,9 @@ class BertEmbeddings(nn.Module):
             jnp.arange(input_ids.shape[-1])[None]
         )
         embeddings = inputs_embeds + token_type_embeddings + position_embeddings
-        embeddings = nn.LayerNorm(epsilon=1e-12, name="LayerNorm")(embeddings)
+        embeddings = nn.LayerNorm(
+            epsilon=1e-12, use_fast_variance=False, name="LayerNorm"
+        )(embeddings)
         return nn.Dropout(0.1, deterministic=not train)(embeddings)
 
 
@@ -67,7 +69,9 @@ class BertSelfOutput(nn.Module):
         hidden_states = (
             nn.Dropout(0.1, deterministic=not train)(hidden_states) + input_tensor
         )
-        return nn.LayerNorm(epsilon=1e-12, name="LayerNorm")(hidden_states)
+        return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False, name="LayerNorm")(
+            hidden_states
+        )
 
 
 class BertIntermediate(nn.Module):

@@ -36,10 +36,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        norm1 = nn.LayerNorm(epsilon=1e-5, name="norm1")(x)
+        norm1 = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm1")(x)
         attn = SelfAttention(name="attn")(norm1)
         x = x + attn
-        hidden = nn.LayerNorm(epsilon=1e-5, name="norm2")(x)
+        hidden = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm2")(x)
         hidden = nn.gelu(nn.Dense(16, name="fc1")(hidden), approximate=False)
         return x + nn.Dense(8, name="fc2")(hidden)
 
@@ -51,4 +51,5 @@ class Encoder(nn.Module):
     def __call__(self, x):
         for i in range(3):
             x = Block(name=f"blocks_{i}")(x)
-        return jnp.mean(nn.LayerNorm(epsilon=1e-5, name="norm")(x), axis=1)
+        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm")(x)
+        return jnp.mean(x, axis=1)

@@ -85,11 +85,15 @@ class GPT2Block(nn.Module):
     @nn.compact
     def __call__(self, hidden_states, attention_mask, train: bool = False):
         residual = hidden_states
-        hidden_states = nn.LayerNorm(epsilon=1e-5, name="ln_1")(hidden_states)
+        hidden_states = nn.LayerNorm(
+            epsilon=1e-5, use_fast_variance=False, name="ln_1"
+        )(hidden_states)
         attn_output = GPT2Attention(name="attn")(hidden_states, attention_mask, train)
         hidden_states = attn_output + residual
         residual = hidden_states
-        hidden_states = nn.LayerNorm(epsilon=1e-5, name="ln_2")(hidden_states)
+        hidden_states = nn.LayerNorm(
+            epsilon=1e-5, use_fast_variance=False, name="ln_2"
+        )(hidden_states)
         feed_forward_hidden_states = GPT2MLP(name="mlp")(hidden_states, train)
         return residual + feed_forward_hidden_states
 
@@ -114,7 +118,9 @@ class GPT2Model(nn.Module):
         hidden_states = nn.Dropout(0.1, deterministic=not train)(hidden_states)
         for i in range(2):
             hidden_states = GPT2Block(name=f"h_{i}")(hidden_states, causal_mask, train)
-        return nn.LayerNorm(epsilon=1e-5, name="ln_f")(hidden_states)
+        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ln_f")(
+            hidden_states
+        )
 
 
 class GPT2LMHeadModel(nn.Module):

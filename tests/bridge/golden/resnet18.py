@@ -31,7 +31,12 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        norm = partial(nn.BatchNorm, momentum=0.9, use_running_average=not train)
+        norm = partial(
+            nn.BatchNorm,
+            momentum=0.9,
+            use_running_average=not train,
+            use_fast_variance=False,
+        )
         out = nn.Conv(
             self.features,
             (3, 3),
@@ -65,7 +70,12 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False):
         x = nn.Conv(64, (7, 7), strides=2, padding=3, use_bias=False, name="conv1")(x)
-        x = nn.BatchNorm(momentum=0.9, use_running_average=not train, name="bn1")(x)
+        x = nn.BatchNorm(
+            momentum=0.9,
+            use_running_average=not train,
+            use_fast_variance=False,
+            name="bn1",
+        )(x)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for i, features in enumerate((64, 128, 256, 512), start=1):
             x = BasicBlock(

@@ -21,5 +21,7 @@ class TiedModel(nn.Module):
         embed = nn.Embed(11, 8, name="embed")
         hidden = embed(tokens)
         hidden = hidden + jnp.tanh(nn.Dense(8, name="mix")(hidden))
-        hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
+        hidden = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm")(
+            hidden
+        )
         return hidden @ embed.variables["params"]["embedding"].T, hidden

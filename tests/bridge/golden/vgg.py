@@ -26,12 +26,18 @@ class Vgg(nn.Module):
     def __call__(self, x, train: bool = False):
         x = nn.Conv(8, (3, 3), padding=1, name="features_0")(x)
         x = nn.BatchNorm(
-            momentum=0.9, use_running_average=not train, name="features_1"
+            momentum=0.9,
+            use_running_average=not train,
+            use_fast_variance=False,
+            name="features_1",
         )(x)
         x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
         x = nn.Conv(12, (3, 3), padding=1, name="features_4")(x)
         x = nn.BatchNorm(
-            momentum=0.9, use_running_average=not train, name="features_5"
+            momentum=0.9,
+            use_running_average=not train,
+            use_fast_variance=False,
+            name="features_5",
         )(x)
         x = nn.avg_pool(
             nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2)), (2, 2), strides=(2, 2)

@@ -29,9 +29,9 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, input):
-        x = nn.LayerNorm(name="ln_1")(input)
+        x = nn.LayerNorm(use_fast_variance=False, name="ln_1")(input)
         x = nn.MultiHeadDotProductAttention(2, name="self_attention")(x) + input
-        y = nn.LayerNorm(name="ln_2")(x)
+        y = nn.LayerNorm(use_fast_variance=False, name="ln_2")(x)
         y = MLPBlock(name="mlp")(y)
         return x + y
 
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         input = input + pos_embedding
         for i in range(2):
             input = EncoderBlock(name=f"layers_encoder_layer_{i}")(input)
-        return nn.LayerNorm(name="ln")(input)
+        return nn.LayerNorm(use_fast_variance=False, name="ln")(input)
 
 
 class VisionTransformer(nn.Module):

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from linstock.bridge.ir._tree import Const
 from linstock.bridge.layers._calls import ChannelsLast, OverLastAxis
 from linstock.bridge.layers._converters import OneAxis, OneMinus
 from linstock.bridge.layers._pair import NOT_TRAIN, Fixed, Pair, Weight
@@ -21,6 +22,8 @@ SCALE, BIAS = Weight("weight", ("scale",)), Weight("bias", ("bias",))
 MEAN = Weight("running_mean", ("mean",), collection="batch_stats")
 VARIANCE = Weight("running_var", ("var",), collection="batch_stats")
 LEARNED = (SCALE.path, BIAS.path)
+# PyTorch subtracts the mean before it squares; Linen's default loses digits to a large mean.
+TWO_PASSES = Fixed("use_fast_variance", Const(False))
 
 
 def use_scale(affine: str = "affine") -> Setting:
@@ -65,7 +68,7 @@ BATCH_NORM = Pair(
         Requires("momentum", differs(None), "its running statistics average over all batches"),
     ),
     ignored=PLACEMENT,
-    fixed=(Fixed("use_running_average", NOT_TRAIN),),
+    fixed=(Fixed("use_running_average", NOT_TRAIN), TWO_PASSES),
 )
 
 LAYER_NORM = Pair(
@@ -81,6 +84,7 @@ LAYER_NORM = Pair(
     recovered=(LAST_AXIS,),
     requires=(LAST_AXIS_ONLY,),
     ignored=PLACEMENT,
+    fixed=(TWO_PASSES,),
 )
 
 RMS_NORM = Pair(
@@ -110,6 +114,7 @@ GROUP_NORM = Pair(
     weights=(SCALE, BIAS),
     recovered=(Recovered("num_channels", LEARNED),),
     ignored=PLACEMENT,
+    fixed=(TWO_PASSES,),
 )
 
 
@@ -123,6 +128,7 @@ def _instance_norm(rank: int, layer: type[nn.Module]) -> Pair:
         recovered=(Recovered("num_features", LEARNED),),
         requires=(OWN_STATISTICS,),
         ignored=(*PLACEMENT, Ignored("momentum", "only running statistics have one")),
+        fixed=(TWO_PASSES,),
     )
 
 

@@ -193,6 +193,7 @@ def _held_batch_norm(
         ("use_running_average", Op("not", (TRAIN,))),
         ("momentum", Const(OneMinus().to_linen(momentum))),
         ("epsilon", Const(eps)),
+        ("use_fast_variance", Const(False)),
     ]
     settings += [(f"use_{key}", Const(False)) for key in ("scale", "bias") if key not in given]
     defaults = (("momentum", Const(0.99)), ("epsilon", Const(1e-5)))
