@@ -84,6 +84,8 @@ def run(folder: Path) -> Callable[..., Result]:
 
 
 NET = """
+import sys
+
 import torch
 from torch import nn
 
@@ -121,4 +123,13 @@ def wrong():
 
 def broken():
     return {}["absent"]
+
+
+def ends():
+    raise SystemExit(0)
+
+
+class Ends(Net):
+    def forward(self, x):
+        sys.exit(0)
 """

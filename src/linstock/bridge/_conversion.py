@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linstock.bridge.port._files import write_folder
+from linstock.bridge.port._files import check_folder, write_folder
 from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.verify._run import Signature
 from linstock.bridge.verify._verify import Report
+
+TEXTS = ("model.py", "report.json", "README.md")
 
 
 @dataclass(eq=False)  # JAX hashes what it transforms
@@ -98,15 +100,22 @@ class Conversion:
     def save(self, path: str | os.PathLike[str], force: bool = False) -> Path:
         """Writes a folder with `model.py`, `weights.safetensors`, `report.json` and a README.
 
+        A manifest, `linstock.json`, says what was written, with SHA-256 of each file. The folder is
+        written whole or not at all.
+
         Args:
             path: The folder.
-            force: Whether to replace a folder that exists.
+            force: Whether to replace files in a folder that exists. Only those are replaced that
+                linstock wrote and that nobody changed since; other files stay as they are.
 
         Returns:
             The folder.
 
         Raises:
-            OutputExistsError: The folder exists and `force` was not given.
+            OutputExistsError: The folder exists and `force` was not given; files that are not
+                linstock's, or were changed since, are where those written would be; or a file or a
+                link is there.
+            SaveError: The operating system refuses to write.
         """
         texts = {
             "model.py": self.source,
@@ -115,6 +124,19 @@ class Conversion:
         }
         write_folder(Path(path), texts, self.variables, force=force)
         return Path(path)
+
+
+def check_save(path: str | os.PathLike[str], force: bool = False) -> None:
+    """Raises what `Conversion.save` would raise about the place, before there is a conversion.
+
+    Args:
+        path: The folder.
+        force: As in `Conversion.save`.
+
+    Raises:
+        SaveError: It cannot be written; an `OutputExistsError` where something is in the way.
+    """
+    check_folder(Path(path), TEXTS, force=force)
 
 
 def run(

@@ -15,6 +15,7 @@ from linstock.bridge._errors import (
     ConversionError,
     InputError,
     UnsupportedError,
+    import_needed,
     naming_mistakes,
 )
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
@@ -170,6 +171,8 @@ def _check_settings(model: Any, runtime: str, layout: str) -> None:
         if value not in allowed:
             choices = " or ".join(f'"{choice}"' for choice in allowed)
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
+    if runtime == "flax":
+        import_needed("flax.linen", 'for `runtime="flax"`', 'pass `runtime="linstock"`')
 
 
 def _checked_inputs(

@@ -90,7 +90,7 @@ def convert(
     were written but do not agree, 2 when nothing was written.
     """
     from ._convert import Request, run_convert
-    from ._show import show_defect, show_error
+    from ._show import show_error, show_unforeseen
 
     request = Request(
         spec=spec,
@@ -106,16 +106,16 @@ def convert(
     )
     try:
         status = run_convert(request, Console(highlight=False))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the model may call `sys.exit`
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
-        show = show_error if _is_expected(error) else show_defect
+        show = show_error if _is_expected(error) else show_unforeseen
         show(error)
         status = 2
     raise typer.Exit(status)
 
 
-def _is_expected(error: Exception) -> bool:
+def _is_expected(error: BaseException) -> bool:
     """Whether the user can cause the error; the bridge, and torch with it, may not be loaded."""
     from ._errors import SpecError
 

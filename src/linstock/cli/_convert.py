@@ -2,7 +2,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.console import Console
 
@@ -12,9 +12,6 @@ from ._loaded import LoadedModel
 from ._show import StepLines, show_report, show_written
 from ._specs import load_spec
 from ._weights import load_weights
-
-if TYPE_CHECKING:
-    from linstock.bridge import Conversion
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,11 @@ def run_convert(request: Request, console: Console) -> int:
     """
     _check_request(request)
     import_library("torch", request.spec)
+    if request.runtime == "flax":
+        import_library("flax", request.spec)
     from linstock import bridge
 
+    bridge.check_save(request.output, request.force)
     with StepLines(console) as steps:
         steps.begin("load")
         loaded, example = _load(request)
@@ -60,8 +60,8 @@ def run_convert(request: Request, console: Console) -> int:
             verify=request.verify,
             on_step=steps.begin,
         )
+    conversion.save(request.output, request.force)
     show_report(console, conversion.report, loaded.notes)
-    _save(conversion, request)
     show_written(console, request.output)
     return 1 if conversion.report.verified and not conversion.report.ok else 0
 
@@ -72,25 +72,6 @@ def _check_request(request: Request) -> None:
         raise SpecError(
             "`--weights` and `--pretrained` both say where the weights come from.",
             todo="keep one of the two",
-        )
-    if request.output.exists():
-        _check_output(request.output, request.force)
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if not output.is_dir():
-        raise SpecError(f"`-o {output}` is a file.", todo="name a folder that does not exist yet")
-    if not force:
-        raise SpecError(
-            f"`-o {output}` exists already.",
-            todo="name another folder, or add `--force` to replace what linstock wrote there",
-        )
-    names = {path.name for path in output.iterdir()}
-    if names and not names >= {"model.py", "report.json"}:
-        raise SpecError(
-            f"`-o {output}` holds files that linstock did not write.",
-            why="`--force` replaces the whole folder, and they would be lost",
-            todo="name another folder",
         )
 
 
@@ -105,21 +86,6 @@ def _load(request: Request) -> tuple[LoadedModel, Example]:
     if loaded.example is None:
         raise _ask_for_inputs(request.spec, loaded)
     return loaded, loaded.example
-
-
-def _save(conversion: "Conversion", request: Request) -> None:
-    from linstock.bridge import ConversionError
-
-    try:
-        conversion.save(request.output, force=request.force)
-    except ConversionError:
-        raise
-    except OSError as error:
-        raise SpecError(
-            f"`-o {request.output}` cannot be written.",
-            why=str(error),
-            todo="name a folder that you may write",
-        ) from error
 
 
 def _ask_for_inputs(spec: str, loaded: LoadedModel) -> SpecError:
