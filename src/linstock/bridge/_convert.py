@@ -21,6 +21,7 @@ from linstock.bridge._errors import (
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import SIZES, Capture, capture
 from linstock.bridge.capture._inputs import settled_inputs
+from linstock.bridge.capture._threads import alone
 from linstock.bridge.emit._emit import Emitted, emit
 from linstock.bridge.ir._check import check_body, check_program
 from linstock.bridge.ir._program import Program
@@ -81,6 +82,7 @@ def to_linen(
     report = Report()
     steps = _Steps(report, on_step)
     with (
+        alone(),
         _older_objects_set_aside(),
         admitted(model, report.notes) as model,
         _evaluating(model),

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.port._weights import to_numpy
+from linstock.bridge.verify._default_dtype import float64_by_default
 
 # Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the
 # last digits.
@@ -293,10 +294,5 @@ def in_float64() -> Iterator[None]:
     """Both sides compute in float64: PyTorch's default dtype and explicit float32, and JAX's 64-bit
     types.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with jax.enable_x64(True), _Float32IsFloat64():
-            yield
-    finally:
-        torch.set_default_dtype(default)
+    with jax.enable_x64(True), float64_by_default(), _Float32IsFloat64():
+        yield
