@@ -315,3 +315,38 @@ def test_the_source_is_widened_where_it_names_float32():
 
 def test_tolerances_are_those_of_the_contract():
     assert (verify_module.RTOL, verify_module.ATOL, verify_module.TOL64) == (1e-3, 1e-4, 1e-8)
+
+
+# ---- NaN
+
+
+def linear_with(value, rows=slice(None)):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        model.weight[rows] = value
+    return model.eval()
+
+
+def test_weights_of_nan_are_not_verified():
+    report = to_linen(linear_with(float("nan")), (torch.randn(2, 4),)).report
+    assert not report.ok
+    assert "weights hold NaN: `params/layer/kernel`" in report.notes
+    assert "every number of `output` is NaN: nothing was compared" in report.notes
+
+
+def test_some_weights_of_nan_are_said():
+    report = to_linen(linear_with(float("nan"), rows=0), (torch.randn(2, 4),)).report
+    assert report.ok
+    assert "weights hold NaN: `params/layer/kernel`" in report.notes
+
+
+def test_infinite_weights_are_compared():
+    report = to_linen(linear_with(float("inf"), rows=0), (torch.ones(2, 4),)).report
+    assert report.ok
+    assert not any("NaN" in note for note in report.notes)
+
+
+def test_an_example_of_nan_is_no_example():
+    report = to_linen(linear_with(0.5), (torch.full((2, 4), float("nan")),)).report
+    assert not report.ok

@@ -18,10 +18,10 @@ from linstock.bridge._errors import (
     import_needed,
     naming_mistakes,
 )
+from linstock.bridge._threads import alone
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import SIZES, Capture, capture
 from linstock.bridge.capture._inputs import settled_inputs
-from linstock.bridge.capture._threads import alone
 from linstock.bridge.emit._emit import Emitted, emit
 from linstock.bridge.ir._check import check_body, check_program
 from linstock.bridge.ir._program import Program
@@ -330,6 +330,7 @@ def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
     notes = []
     if "batch_stats" in variables:
         notes.append(" ".join(_linen_docs.BATCH_NORM.split()))
+    notes.extend(_notes_of_nan(variables))
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
         shown = ", ".join(f"`{name}`" for name in idle[:5]) + (
@@ -340,6 +341,17 @@ def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
             "`to_torch` keeps them"
         )
     return notes
+
+
+def _notes_of_nan(variables: Mapping[str, Any]) -> Iterator[str]:
+    names = [
+        "/".join(str(key.key) for key in path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]
+        if leaf.dtype.kind not in "biu" and bool((leaf != leaf).any())
+    ]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"weights hold NaN: {', '.join(f'`{name}`' for name in names[:5])}{more}"
 
 
 def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -144,6 +144,11 @@ def verify(
         return
     for (name, a), (_, b), (_, c), (_, d) in zip(expected, found, expected64, found64, strict=True):
         report.outputs.append(OutputError(name, a.shape, *difference(a, b), *difference(c, d)))
+    report.notes.extend(
+        f"every number of `{name}` is NaN: nothing was compared"
+        for name, a in expected
+        if is_blank(a)
+    )
     agree64 = _agree(expected64, found64, TOL64, TOL64)
     agree_noised = _agree(noised, found_noised, TOL64, TOL64)
     report.noised_max_rel64 = max(
@@ -232,9 +237,16 @@ def difference(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> t
 
 
 def _close(expected: Any, found: Any, rtol: float, atol: float) -> bool:
+    if is_blank(expected):
+        return False
     return expected.shape == found.shape and bool(
         np.allclose(found, expected, rtol=rtol, atol=atol, equal_nan=True)
     )
+
+
+def is_blank(array: np.ndarray[Any, Any]) -> bool:
+    """Whether all of an array is NaN, with which nothing can be compared."""
+    return array.size > 0 and array.dtype.kind not in "biu" and bool(np.isnan(array).all())
 
 
 def _is_round_off(expected: list[Any], found: list[Any], exact: list[Any]) -> bool:
