@@ -383,12 +383,22 @@ WORDING += [
     (
         lambda: nn.scan(Step, **OWN)().init(KEY, X, None),
         ValueError,
-        ["length should be specified manually", HERE, r"`scan\(..., length=...\)`"],
+        [
+            "length should be specified manually",
+            HERE,
+            "`length` is None",
+            r"`scan\(..., length=...\)`",
+        ],
     ),
     (
         lambda: nn.vmap(nn.Dense, in_axes=None, **OWN)(2).init(KEY, X),
         ValueError,
-        ["axis_size should be specified manually", HERE, r"`vmap\(..., axis_size=...\)`"],
+        [
+            "axis_size should be specified manually",
+            HERE,
+            "`axis_size` is None",
+            r"`vmap\(..., axis_size=...\)`",
+        ],
     ),
     (
         lambda: nn.jit(nn.Dense(2)),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from linstock.bridge import ConversionError, ModuleKindError, to_linen
+from linstock.bridge import CaptureError, ConversionError, InputError, ModuleKindError, to_linen
 
 
 class Net(nn.Module):
@@ -235,6 +235,19 @@ def on_meta():
     return Net().to("meta")
 
 
+def sparse():
+    model = Net()
+    model.fc.register_buffer("table", torch.eye(4).to_sparse())
+    return model
+
+
+def nested():
+    model = Net()
+    tensors = [torch.ones(2), torch.ones(3)]
+    model.fc.register_buffer("table", torch.nested.nested_tensor(tensors, layout=torch.jagged))
+    return model
+
+
 def partly_on_meta():
     model = Net()
     model.fc.bias = nn.Parameter(torch.empty(4, device="meta"))
@@ -255,6 +268,8 @@ REFUSED = {
     "quantized": (quantized, "fc", "`Linear` is quantized", "before quantization"),
     "static": (statically_quantized, "0", "`Quantize` is quantized", "before quantization"),
     "meta": (on_meta, "fc", "`Linear` has weights without numbers", "to_empty"),
+    "sparse": (sparse, "fc", "`Linear` has sparse weights", "to_dense"),
+    "nested": (nested, "fc", "`Linear` has nested weights", "padded"),
     "partly": (partly_on_meta, "fc", "`Linear` has weights without numbers", "to_empty"),
     "lazy": (Lazy, "fc", "`LazyLinear` is not initialized", "call the model once"),
 }
@@ -301,3 +316,36 @@ def test_an_exported_program_is_no_module():
         "  why: `to_linen` converts a `torch.nn.Module`\n"
         "  do: pass the module that was exported"
     )
+
+
+# ---- inputs without numbers of their own
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (X.to("meta"), "on the `meta` device"),
+        (torch.eye(4).to_sparse(), "sparse"),
+        (torch.nested.nested_tensor([X, X[:1]], layout=torch.jagged), "nested"),
+    ],
+    ids=["meta", "sparse", "nested"],
+)
+@pytest.mark.parametrize("as_keyword", [False, True])
+def test_an_input_without_numbers_or_of_another_kind_is_refused_by_name(given, kind, as_keyword):
+    args, kwargs = ((), {"x": given}) if as_keyword else ((given,), {})
+    with pytest.raises(InputError) as error:
+        to_linen(Net(), args, kwargs)
+    name = "x" if as_keyword else "0"
+    assert f"the example input `{name}` is {kind}" in str(error.value)
+
+
+class MakesSparse(nn.Module):
+    def forward(self, x):
+        return x.to_sparse().to_dense()
+
+
+def test_a_sparse_tensor_inside_is_said():
+    with pytest.raises(
+        CaptureError, match=r"cannot follow .*_to_sparse.*sparse and nested tensors"
+    ):
+        to_linen(MakesSparse(), (X,))

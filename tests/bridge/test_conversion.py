@@ -14,6 +14,7 @@ from torch import nn
 
 import linstock
 from linstock.bridge import Conversion, OutputExistsError, Report, WeightMap, to_linen
+from linstock.bridge._conversion import TEXTS
 
 
 class Net(nn.Module):
@@ -255,7 +256,7 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-FILES = ["README.md", "model.py", "report.json", "weights.safetensors"]
+FILES = ["README.md", "linstock.json", "model.py", "report.json", "weights.safetensors"]
 
 
 def test_a_folder_is_written(conversion, tmp_path):
@@ -279,65 +280,25 @@ def test_nothing_is_overwritten_unasked(conversion, tmp_path):
     assert files(tmp_path / "net") == ["mine.txt"]
 
 
-def test_force_replaces_the_whole_folder(conversion, tmp_path):
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "old.txt").write_text("old")
-    conversion.save(tmp_path / "net", force=True)
-    assert files(tmp_path / "net") == FILES
-    assert files(tmp_path) == ["net"]
-
-
-def test_force_replaces_a_file(conversion, tmp_path):
-    (tmp_path / "net").write_text("old")
-    conversion.save(tmp_path / "net", force=True)
-    assert files(tmp_path / "net") == FILES
-    assert files(tmp_path) == ["net"]
-
-
-def test_a_failure_leaves_nothing_half_written(conversion, tmp_path, monkeypatch):
-    import safetensors.flax
-
-    def full(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(safetensors.flax, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        conversion.save(tmp_path / "net")
-    assert files(tmp_path) == []
-
-
-def test_a_failure_leaves_what_was_there(conversion, tmp_path, monkeypatch):
-    import safetensors.flax
-
+def test_force_replaces_what_linstock_wrote_and_leaves_the_rest(conversion, tmp_path):
     conversion.save(tmp_path / "net")
     (tmp_path / "net" / "mine.txt").write_text("mine")
-
-    def full(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(safetensors.flax, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        conversion.save(tmp_path / "net", force=True)
+    conversion.save(tmp_path / "net", force=True)
     assert files(tmp_path / "net") == sorted([*FILES, "mine.txt"])
     assert files(tmp_path) == ["net"]
 
 
-def test_a_failing_move_brings_the_old_folder_back(conversion, tmp_path, monkeypatch):
-    conversion.save(tmp_path / "net")
-    (tmp_path / "net" / "mine.txt").write_text("mine")
-    replace = os.replace
-
-    def second_fails(source, target):
-        if str(target) == str(tmp_path / "net") and "old" not in str(source):
-            raise OSError("device gone")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", second_fails)
-    with pytest.raises(OSError, match="device gone"):
+def test_force_replaces_no_file(conversion, tmp_path):
+    (tmp_path / "net").write_text("mine")
+    with pytest.raises(OutputExistsError, match="is a file"):
         conversion.save(tmp_path / "net", force=True)
-    monkeypatch.undo()
-    assert files(tmp_path) == ["net"]
-    assert "mine.txt" in files(tmp_path / "net")
+    assert (tmp_path / "net").read_text() == "mine"
+
+
+def test_the_check_before_the_work_knows_what_is_written(conversion, tmp_path):
+    conversion.save(tmp_path / "net")
+    texts = [name for name in FILES if name not in ("linstock.json", "weights.safetensors")]
+    assert texts == sorted(TEXTS)
 
 
 def test_the_readme_shows_how_to_load_and_run(conversion, tmp_path, monkeypatch):

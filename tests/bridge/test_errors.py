@@ -391,7 +391,8 @@ def test_a_folder_that_exists(tmp_path):
     assert str(error.value) == (
         f"`{tmp_path / 'net'}` exists already\n"
         "  why: nothing is overwritten unasked\n"
-        "  do: choose another folder, or force it"
+        "  do: choose another folder, or replace what linstock wrote there with `force=True` "
+        "(`--force`)"
     )
     assert isinstance(error.value, FileExistsError)
 

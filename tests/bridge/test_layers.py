@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from linstock.bridge import to_linen
 from linstock.bridge.layers import PAIRS
 
 

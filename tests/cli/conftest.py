@@ -93,6 +93,8 @@ def run(folder: Path) -> Callable[..., Result]:
 
 
 NET = """
+import sys
+
 import torch
 from torch import nn
 
@@ -130,4 +132,13 @@ def wrong():
 
 def broken():
     return {}["absent"]
+
+
+def ends():
+    raise SystemExit(0)
+
+
+class Ends(Net):
+    def forward(self, x):
+        sys.exit(0)
 """

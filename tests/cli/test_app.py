@@ -110,10 +110,9 @@ def test_weights_reach_the_model(run, bridge, folder):
     assert bridge.calls[0][0].fc.weight.sum().item() == 12
 
 
-def test_force_replaces_a_folder(run, bridge, folder):
+def test_force_reaches_the_bridge(run, bridge, folder):
     (folder / "out").mkdir()
-    for name in ("model.py", "report.json", "added"):
-        (folder / "out" / name).touch()
+    assert run("convert", "net.py:with_inputs", "-o", "out").exit_code == 2
     assert run("convert", "net.py:with_inputs", "-o", "out", "--force").exit_code == 0
 
 
@@ -146,16 +145,27 @@ def test_a_defect_of_linstock_is_called_one(run, bridge):
     assert "Traceback" not in result.stderr
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(run, bridge, monkeypatch):
-    def save(path, force):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(bridge, "save", save)
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device"), "error: the operating system refuses."),
+        (MemoryError("128 GiB"), "error: there is not enough memory."),
+        (SystemExit(0), "error: `sys.exit` was called, and nothing was written."),
+    ],
+)
+def test_what_the_machine_lacks_is_no_defect(run, bridge, error, says):
+    bridge.error = error
     result = run("convert", "net.py:with_inputs", "-o", "out")
     assert result.exit_code == 2
-    assert (
-        "error: `-o out` cannot be written.\n  why: [Errno 13] Permission denied" in result.stderr
-    )
+    assert result.stderr.startswith(says)
+    assert "defect" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_model_is_loaded(run, bridge, folder):
+    result = run("convert", "net.py:broken", "-o", "net.py/out")
+    assert result.exit_code == 2
+    assert "`net.py` is a file" in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("blocked", ["typer", "rich"])
@@ -177,6 +187,21 @@ def test_without_torch_the_command_says_how_to_install_it(run):
     assert "needs `torch`" in result.stderr
     assert "pip install 'linstock[torch]'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_without_flax_the_command_says_what_to_do_before_the_model_is_loaded(run, folder):
+    code = (
+        "import sys; sys.modules['flax'] = None; import linstock.cli; "
+        "sys.argv = ['linstock', 'convert', 'net.py:Net', '-o', 'out']; linstock.cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: `net.py:Net` needs `flax`, which is not installed.\n"
+        "  do: run `pip install 'linstock[torch]'`, or add `--runtime linstock`, "
+        "which needs no flax\n"
+    )
 
 
 def test_the_package_runs_as_a_module():

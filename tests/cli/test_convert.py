@@ -59,7 +59,13 @@ def test_a_model_is_converted_verified_and_written(convert, folder, options):
     result = convert("Net", *IMAGE, *options)
     assert result.exit_code == 0, result.stderr
     written = {path.name for path in (folder / "out").iterdir()}
-    assert written == {"model.py", "weights.safetensors", "report.json", "README.md"}
+    assert written == {
+        "model.py",
+        "weights.safetensors",
+        "report.json",
+        "README.md",
+        "linstock.json",
+    }
     assert find_files(folder) == {"out"}
     report = json.loads((folder / "out" / "report.json").read_text())
     assert report["ok"]
@@ -77,13 +83,15 @@ def test_the_report_says_when_nothing_was_compared(convert, folder):
     assert not json.loads((folder / "out" / "report.json").read_text())["verified"]
 
 
-def test_a_folder_is_replaced_only_when_forced(convert, folder):
+def test_a_folder_is_replaced_only_when_forced_and_only_what_nobody_changed(convert, folder):
     convert("Net", *IMAGE, "--no-verify")
-    (folder / "out" / "model.py").write_text("mine")
+    (folder / "out" / "mine.txt").write_text("mine")
     assert convert("Net", *IMAGE, "--no-verify").exit_code == 2
+    assert convert("Net", *IMAGE, "--no-verify", "--layout", "torch", "--force").exit_code == 0
+    assert (folder / "out" / "mine.txt").read_text() == "mine"
+    (folder / "out" / "model.py").write_text("mine")
+    assert convert("Net", *IMAGE, "--no-verify", "--force").exit_code == 2
     assert (folder / "out" / "model.py").read_text() == "mine"
-    assert convert("Net", *IMAGE, "--no-verify", "--force").exit_code == 0
-    assert "class Net" in (folder / "out" / "model.py").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,14 @@
+import argparse
+import collections
+import pathlib
+
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
+from linstock.cli._checkpoints import list_safe
 from linstock.cli._specs import SpecError
 from linstock.cli._weights import load_weights
 
@@ -126,6 +132,12 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, capsys, checkpoint, me
         ("w.safetensors", b"no header", "is no safetensors file"),
         ("w.pt", b"", "could not be read"),
         ("w.pt", b"plain text, no pickle", "could not be read"),
+        ("w.pt", b"version https://git-lfs.github.com/spec/v1", "run `git lfs pull`"),
+        ("w.pt", b"<!DOCTYPE html><html>", "is a web page"),
+        ("w.bin", b"GGUF\x03", "is a GGUF file"),
+        ("w.h5", b"\x89HDF\r\n", "is an HDF5 file"),
+        ("w.npy", b"\x93NUMPY\x01", "is a NumPy array"),
+        ("w.index.json", b'{"weight_map": {}}', "is a JSON file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, message):
@@ -133,3 +145,60 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, message)
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SpecError, match=message):
         load_weights(Net(), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["w.bin", "w.pt", "w", "w.safetensors.part"])
+def test_safetensors_are_known_by_their_content(tmp_path, state, name):
+    del state["head.weight"]
+    safetensors.torch.save_file(state, tmp_path / name)
+    model = Net()
+    assert load_weights(model, tmp_path / name) == ()
+    assert torch.equal(model.norm.weight, state["norm.weight"])
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_torch_checkpoints_are_known_by_their_content(tmp_path, state, is_zip):
+    path = tmp_path / "w.safetensors"
+    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
+    model = Net()
+    assert load_weights(model, path) == ()
+    assert_loaded(model, state)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        argparse.Namespace(lr=0.1, output=pathlib.Path("runs")),
+        np.float64(1.5),
+        np.int64(3),
+        np.bool_(True),
+        np.str_("best"),
+        np.arange(3.0),
+        np.random.RandomState(0).get_state(),
+        collections.OrderedDict(a=1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_plain_data_beside_the_weights_is_no_hindrance(tmp_path, state, beside):
+    path = write(tmp_path / "w.pt", {"model": state, "beside": beside})
+    model = Net()
+    load_weights(model, path)
+    assert_loaded(model, state)
+
+
+def test_what_is_read_and_what_is_not_is_named(tmp_path, state):
+    path = write(tmp_path / "w.pt", {"model": state, "beside": Harmful()})
+    with pytest.raises(SpecError) as error:
+        load_weights(Net(), path)
+    for name in ("`builtins.print`", "weights_only=True", *list_safe()):
+        assert name in str(error.value)
+
+
+def test_a_cast_is_said(tmp_path, state):
+    state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    state["norm.bias"] = state["norm.bias"].double()
+    path = write(tmp_path / "w.pt", state)
+    assert [note.split(": ", 1)[1] for note in load_weights(Net(), path)] == [
+        "cast from float16, as stored, to float32, as the model has it: `embed.weight` and 4 more",
+        "cast from float64, as stored, to float32, as the model has it: `norm.bias`",
+    ]

@@ -56,22 +56,50 @@ error: `--weights` and `--pretrained` both say where the weights come from.
     "an output that exists": (
         ["convert", "net.py:Net", "-o", "."],
         """\
-error: `-o .` exists already.
-  do: name another folder, or add `--force` to replace what linstock wrote there
+error: `.` exists already
+  why: nothing is overwritten unasked
+  do: choose another folder, or replace what linstock wrote there with `force=True` (`--force`)
+""",
+    ),
+    "a misspelled library": (
+        ["convert", "torchvison:resnet18", "-o", "out"],
+        """\
+error: `torchvison:resnet18`: there is no module `torchvison`.
+  why: modules are looked up in the current folder and the installed packages
+  do: did you mean `torchvision:resnet18`?
+""",
+    ),
+    "a file that ends the program": (
+        ["convert", "net.py:ends", "-o", "out", "--input", "f32[1,4]"],
+        """\
+error: `net.py:ends` failed when it was called.
+  where: {folder}/net.py:44
+  why: it calls `sys.exit(0)`
+  do: mend the code, or run again with `--traceback` for the whole stack
+""",
+    ),
+    "an output under a file": (
+        ["convert", "net.py:Net", "-o", "net.py/out"],
+        """\
+error: `net.py/out` cannot be made
+  why: `net.py` is a file
+  do: name a folder in a folder that exists
 """,
     ),
     "an output with the user's files": (
-        ["convert", "net.py:Net", "-o", ".", "--force"],
+        ["convert", "net.py:Net", "-o", "mine", "--force"],
         """\
-error: `-o .` holds files that linstock did not write.
-  why: `--force` replaces the whole folder, and they would be lost
-  do: name another folder
+error: `mine` holds files that linstock did not write, or that were changed since
+  where: `model.py`, `report.json`
+  why: they would be replaced, and only what is as linstock wrote it is replaced
+  do: move them away, or choose another folder
 """,
     ),
     "an output that is a file": (
         ["convert", "net.py:Net", "-o", "net.py", "--force"],
         """\
-error: `-o net.py` is a file.
+error: `net.py` is a file
+  why: a folder is written, and no file is replaced by one
   do: name a folder that does not exist yet
 """,
     ),
@@ -80,7 +108,11 @@ error: `-o net.py` is a file.
 
 @pytest.mark.parametrize(("arguments", "message"), CASES.values(), ids=CASES)
 def test_bad_input_gives_one_message_and_status_2(run, folder, arguments, message):
+    (folder / "mine").mkdir()
+    for name in ("model.py", "report.json", "notes.txt"):
+        (folder / "mine" / name).write_text("mine")
     result = run(*arguments)
-    assert result.stderr == message
+    assert result.stderr == message.replace("{folder}", str(folder))
     assert result.exit_code == 2
-    assert {path.name for path in folder.iterdir()} <= {"net.py", "__pycache__"}
+    assert {path.name for path in folder.iterdir()} <= {"net.py", "mine", "__pycache__"}
+    assert {path.read_text() for path in (folder / "mine").iterdir()} == {"mine"}

@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture._admit import admitted
-from linstock.bridge.port._files import write_folder
+from linstock.bridge.port._files import check_folder, write_folder
 from linstock.bridge.port._weights import WeightMap, to_tensor
 from linstock.bridge.verify._module_table import ModuleTable
 from linstock.bridge.verify._modules import table_of_modules
@@ -23,6 +23,8 @@ from linstock.bridge.verify._outputs import Inputs
 from linstock.bridge.verify._report import Report
 from linstock.bridge.verify._run import Signature
 from linstock.bridge.verify._sides import Linen
+
+TEXTS = ("model.py", "report.json", "README.md")
 
 
 @dataclass(eq=False)  # JAX hashes what it transforms
@@ -129,15 +131,22 @@ class Conversion:
     def save(self, path: str | os.PathLike[str], force: bool = False) -> Path:
         """Writes a folder with `model.py`, `weights.safetensors`, `report.json` and a README.
 
+        A manifest, `linstock.json`, says what was written, with SHA-256 of each file. The folder is
+        written whole or not at all.
+
         Args:
             path: The folder.
-            force: Whether to replace a folder that exists.
+            force: Whether to replace files in a folder that exists. Only those are replaced that
+                linstock wrote and that nobody changed since; other files stay as they are.
 
         Returns:
             The folder.
 
         Raises:
-            OutputExistsError: The folder exists and `force` was not given.
+            OutputExistsError: The folder exists and `force` was not given; files that are not
+                linstock's, or were changed since, are where those written would be; or a file or a
+                link is there.
+            SaveError: The operating system refuses to write.
         """
         texts = {
             "model.py": self.source,
@@ -151,6 +160,19 @@ class Conversion:
 def _as_tensor(leaf: Any) -> Any:
     is_array = isinstance(leaf, (jax.Array, np.ndarray))
     return to_tensor(leaf) if is_array else leaf
+
+
+def check_save(path: str | os.PathLike[str], force: bool = False) -> None:
+    """Raises what `Conversion.save` would raise about the place, before there is a conversion.
+
+    Args:
+        path: The folder.
+        force: As in `Conversion.save`.
+
+    Raises:
+        SaveError: It cannot be written; an `OutputExistsError` where something is in the way.
+    """
+    check_folder(Path(path), TEXTS, force=force)
 
 
 def run(

@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import torch
 
 from linstock.bridge._conversion import Conversion
 from linstock.bridge._errors import (
     ConversionError,
     InputError,
+    import_needed,
     naming_mistakes,
 )
 from linstock.bridge._exporting import Exporting, lowered, may_differ
+from linstock.bridge._threads import alone
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
@@ -91,6 +94,7 @@ def to_linen(
     report = Report(accepted=tuple(accept))
     steps = _Steps(report, on_step)
     with (
+        alone(),
         _older_objects_set_aside(),
         admitted(model, report.notes) as model,
         _evaluating(model),
@@ -115,7 +119,7 @@ def to_linen(
             weights = WeightMap(tuple(result.rows), result.kept, result.fixed)
             variables = as_jax(weights.to_flax(model.state_dict()))
         report.differences.extend(_differences(captured, result, variables))
-        report.notes.extend([*captured.notes, *result.notes, *_notes(result)])
+        report.notes.extend([*captured.notes, *result.notes, *_notes(variables, result)])
         report.notes.extend(difference.text for difference in report.differences)
         sites = dict(_sites(captured.root))
         sides = Sides(module, emitted.source, weights, signature, sites)
@@ -151,6 +155,8 @@ def _check_settings(
         if value not in allowed:
             choices = " or ".join(f'"{choice}"' for choice in allowed if isinstance(choice, str))
             raise ConversionError(f'{name} "{value}" is unknown', todo=f"use {choices}")
+    if runtime == "flax":
+        import_needed("flax.linen", 'for `runtime="flax"`', 'pass `runtime="linstock"`')
 
 
 def _check_accepted(accept: Sequence[str]) -> None:
@@ -308,8 +314,8 @@ def _differences(
     yield from lowered.differences
 
 
-def _notes(lowered: Lowered) -> list[str]:
-    notes = []
+def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:
+    notes = [*_notes_of_nan(variables)]
     idle = [name for name in lowered.kept if not name.endswith("num_batches_tracked")]
     if idle:
         shown = ", ".join(f"`{name}`" for name in idle[:5]) + (
@@ -320,3 +326,14 @@ def _notes(lowered: Lowered) -> list[str]:
             "`to_torch` keeps them"
         )
     return notes
+
+
+def _notes_of_nan(variables: Mapping[str, Any]) -> Iterator[str]:
+    names = [
+        "/".join(str(key.key) for key in path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]
+        if leaf.dtype.kind not in "biu" and bool((leaf != leaf).any())
+    ]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"weights hold NaN: {', '.join(f'`{name}`' for name in names[:5])}{more}"

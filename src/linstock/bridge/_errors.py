@@ -1,9 +1,25 @@
 """What the bridge says when a conversion cannot be made."""
 
 import contextlib
+import errno
+import importlib
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
+
+# What the machine lacks, and no mistake of anybody's.
+_OF_THE_MACHINE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+}
 
 
 class ConversionError(ValueError):
@@ -44,8 +60,31 @@ class ModuleKindError(ConversionError, TypeError):
     """
 
 
-class OutputExistsError(ConversionError, FileExistsError):
-    """A file or folder that would be overwritten exists already, and `force` was not given."""
+class MissingLibraryError(ConversionError, ImportError):
+    """A library that the step needs is not installed.
+
+    Example:
+        `to_linen(model, args=(x,))` raises `MissingLibraryError` without flax, which the emitted
+        source imports; `runtime="linstock"` needs none.
+    """
+
+
+class SaveError(ConversionError, OSError):
+    """A folder cannot be written: its place does not allow it, or the disk is full.
+
+    Example:
+        `conversion.save("notes.txt/net")` raises `SaveError`, because `notes.txt` is a file.
+    """
+
+
+class OutputExistsError(SaveError, FileExistsError):
+    """Something is there that would be overwritten.
+
+    Without `force` that is anything; with it, whatever linstock did not write or was changed since.
+
+    Example:
+        `conversion.save("net")` raises `OutputExistsError` when there is a folder `net`.
+    """
 
 
 @dataclass(frozen=True)
@@ -109,6 +148,29 @@ class LoweringError(Exception):
     """Raised inside a lowering: why an operation cannot be translated as it is used."""
 
 
+def import_needed(name: str, purpose: str, otherwise: str = "") -> ModuleType:
+    """Imports a module of a library that may not be installed.
+
+    Args:
+        name: The module.
+        purpose: What it is needed for, as "to save weights".
+        otherwise: What else to do than to install it.
+
+    Raises:
+        MissingLibraryError: It is not installed.
+    """
+    library = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != library:
+            raise
+        raise MissingLibraryError(
+            f"`{library}` is needed {purpose}, and is not installed",
+            todo=f"run `pip install 'linstock[torch]'`{otherwise and ', or ' + otherwise}",
+        ) from error
+
+
 class ModeNeededError(Exception):
     """What a module does in train mode has to be captured."""
 
@@ -128,7 +190,19 @@ def naming_mistakes(doing: str, where: Callable[[], str] = str) -> Iterator[None
         yield
     except (ConversionError, LoweringError, ModeNeededError, MemoryError):
         raise
+    except SystemExit as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConversionError(
+            f"at {doing} `sys.exit({'' if error.code is None else repr(error.code)})` was called",
+            where=f"{last.filename}:{last.lineno}",
+            why="it would end the program, and nothing would be written",
+            todo="take that call out of the way of the model",
+        ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise ConversionError(
+                f"the operating system stopped {doing}", why=str(error), todo="make room for it"
+            ) from error
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise InternalError(
             f"linstock failed at {doing} with {said}",

@@ -160,20 +160,20 @@ def verify(
 
 def _run(work: Callable[[], int], show_traceback: bool) -> None:
     """Does what a command asks for, and ends with its exit status."""
-    from ._show import show_defect, show_error
+    from ._show import show_error, show_unforeseen
 
     try:
         status = work()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the model may call `sys.exit`
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
-        show = show_error if _is_expected(error) else show_defect
+        show = show_error if _is_expected(error) else show_unforeseen
         show(error)
         status = 2
     raise typer.Exit(status)
 
 
-def _is_expected(error: Exception) -> bool:
+def _is_expected(error: BaseException) -> bool:
     """Whether the user can cause the error; the bridge, and torch with it, may not be loaded."""
     from ._errors import SpecError
 

@@ -2,7 +2,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -12,9 +12,6 @@ from ._loaded import LoadedModel
 from ._show import StepLines, show_report, show_written
 from ._specs import load_spec
 from ._weights import load_weights
-
-if TYPE_CHECKING:
-    from linstock.bridge import Conversion
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,11 @@ def run_convert(request: Request, console: Console) -> int:
     """
     _check_request(request)
     import_library("torch", request.spec)
+    if request.runtime == "flax":
+        import_library("flax", request.spec)
     from linstock import bridge
 
+    bridge.check_save(request.output, request.force)
     with StepLines(console) as steps:
         steps.begin("load")
         loaded, example = load_example(request)
@@ -64,8 +64,8 @@ def run_convert(request: Request, console: Console) -> int:
             on_step=steps.begin,
         )
     conversion.report.request = _remember(request)
+    conversion.save(request.output, request.force)
     show_report(console, conversion.report, loaded.notes)
-    _save(conversion, request)
     show_written(console, request.output)
     return 1 if conversion.report.verified and not conversion.report.ok else 0
 
@@ -83,25 +83,6 @@ def _check_request(request: Request) -> None:
             "`--weights` and `--pretrained` both say where the weights come from.",
             todo="keep one of the two",
         )
-    if request.output.exists():
-        _check_output(request.output, request.force)
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if not output.is_dir():
-        raise SpecError(f"`-o {output}` is a file.", todo="name a folder that does not exist yet")
-    if not force:
-        raise SpecError(
-            f"`-o {output}` exists already.",
-            todo="name another folder, or add `--force` to replace what linstock wrote there",
-        )
-    names = {path.name for path in output.iterdir()}
-    if names and not names >= {"model.py", "report.json"}:
-        raise SpecError(
-            f"`-o {output}` holds files that linstock did not write.",
-            why="`--force` replaces the whole folder, and they would be lost",
-            todo="name another folder",
-        )
 
 
 def load_example(request: Request) -> tuple[LoadedModel, Example]:
@@ -116,21 +97,6 @@ def load_example(request: Request) -> tuple[LoadedModel, Example]:
     if loaded.example is None:
         raise _ask_for_inputs(request.spec, loaded)
     return loaded, loaded.example
-
-
-def _save(conversion: "Conversion", request: Request) -> None:
-    from linstock.bridge import ConversionError
-
-    try:
-        conversion.save(request.output, force=request.force)
-    except ConversionError:
-        raise
-    except OSError as error:
-        raise SpecError(
-            f"`-o {request.output}` cannot be written.",
-            why=str(error),
-            todo="name a folder that you may write",
-        ) from error
 
 
 def _ask_for_inputs(spec: str, loaded: LoadedModel) -> SpecError:

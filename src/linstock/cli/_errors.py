@@ -3,7 +3,10 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
-_HOW_TO_INSTALL = {"torch": "linstock[torch]", "rich": "linstock[torch]"}
+_HOW_TO_INSTALL = {
+    "flax": "run `pip install 'linstock[torch]'`, or add `--runtime linstock`, which needs no flax",
+    "torch": "run `pip install 'linstock[torch]'`",
+}
 
 
 class SpecError(ValueError):
@@ -37,7 +40,7 @@ def import_library(name: str, spec: str) -> ModuleType:
             raise
         raise SpecError(
             f"`{spec}` needs `{name}`, which is not installed.",
-            todo=f"run `pip install '{_HOW_TO_INSTALL.get(name, name)}'`",
+            todo=_HOW_TO_INSTALL.get(name, f"run `pip install {name}`"),
         ) from error
 
 

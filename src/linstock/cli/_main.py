@@ -1,5 +1,7 @@
 import sys
 
+from ._streams import settle_streams
+
 
 def main() -> None:
     """Runs the `linstock` command, or says which extra it needs."""
@@ -15,4 +17,5 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    settle_streams()
     app()

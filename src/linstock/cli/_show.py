@@ -26,6 +26,8 @@ _DESCRIPTIONS = {
     "verify": "both sides on the same inputs",
 }
 
+_TABLE_WIDTH = 72  # below it, columns of the table would lose digits
+
 
 class StepLines:
     """Prints one line for each step that has ended, and what is under way on a terminal."""
@@ -53,7 +55,8 @@ class StepLines:
         self._end(failed=False)
         self._current, self._begun = step, perf_counter()
         if self._console.is_terminal:
-            self._status = self._console.status(_describe(step))
+            spinner = "dots" if _is_unicode(self._console) else "line"
+            self._status = self._console.status(_describe(step), spinner=spinner)
             self._status.start()
 
     def _end(self, *, failed: bool) -> None:
@@ -68,6 +71,11 @@ class StepLines:
         self._current = ""
 
 
+def _is_unicode(console: Console) -> bool:
+    """Whether the terminal has more than ASCII."""
+    return console.encoding.lower().startswith("utf")
+
+
 def _describe(step: str) -> str:
     return f"{step:<8} {_DESCRIPTIONS.get(step, '')}".rstrip()
 
@@ -75,14 +83,18 @@ def _describe(step: str) -> str:
 def show_report(console: Console, report: "Report", notes: Iterable[str]) -> None:
     """Prints what was compared, the seconds, the notes and the verdict."""
     if report.verified:
-        console.print(_tabulate_outputs(report))
+        if console.width < _TABLE_WIDTH:
+            _list_outputs(console, report)
+        else:
+            console.print(_tabulate_outputs(report))
         noised = _format_error(report.noised_max_rel64)
         console.print(f"with noise in every weight, float64, relative: {noised}", soft_wrap=True)
         for check in report.checks:
             console.print(Text(str(check), "" if check.ok else "yellow"), soft_wrap=True)
         if report.first_apart is not None:
             console.print(Text(f"the two sides part in {report.first_apart}"), soft_wrap=True)
-    steps = " · ".join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
+    dot = " · " if _is_unicode(console) else ", "
+    steps = dot.join(f"{step} {seconds:.2f}" for step, seconds in report.seconds.items())
     console.print(f"seconds: {steps}", soft_wrap=True)
     differing = {difference.text for difference in report.differences}
     for note in [*notes, *(note for note in report.notes if note not in differing)]:
@@ -93,6 +105,19 @@ def show_report(console: Console, report: "Report", notes: Iterable[str]) -> Non
     console.print(_judge(report), soft_wrap=True)
 
 
+def _list_outputs(console: Console, report: "Report") -> None:
+    """The table, where a terminal is too narrow for its columns."""
+    console.print("largest differences from PyTorch")
+    for output in report.outputs:
+        console.print(Text(f"{output.name} {_format_shape(output.shape)}"), soft_wrap=True)
+        for dtype, errors in (
+            ("float32", (output.max_abs, output.max_rel)),
+            ("float64", (output.max_abs64, output.max_rel64)),
+        ):
+            absolute, relative = map(_format_error, errors)
+            console.print(f"  {dtype} {absolute}, relative {relative}", soft_wrap=True)
+
+
 def _tabulate_outputs(report: "Report") -> Table:
     table = Table(title="largest differences from PyTorch", title_justify="left")
     table.add_column("output", overflow="fold")
@@ -101,9 +126,12 @@ def _tabulate_outputs(report: "Report") -> Table:
         table.add_column(title, justify="right")
     for output in report.outputs:
         errors = (output.max_abs, output.max_rel, output.max_abs64, output.max_rel64)
-        shape = "x".join(map(str, output.shape)) or "scalar"
-        table.add_row(Text(output.name), shape, *map(_format_error, errors))
+        table.add_row(Text(output.name), _format_shape(output.shape), *map(_format_error, errors))
     return table
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def _format_error(error: float) -> str:
@@ -135,21 +163,44 @@ def _format_size(path: Path) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
-def show_error(error: Exception) -> None:
+def show_error(error: BaseException) -> None:
     """Prints the message of an error to stderr."""
     console = Console(file=sys.stderr, highlight=False)
     message = Text("error: ", "bold red").append(str(error), "not bold default")
     console.print(message, soft_wrap=True)
 
 
-def show_defect(error: Exception) -> None:
-    """Prints, as an error, an exception that linstock should have put into words."""
+def show_unforeseen(error: BaseException) -> None:
+    """Prints, as an error, an exception that nobody put into words."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    show_error(
-        SpecError(
-            f"linstock stopped at `{type(error).__name__}`: {error}",
-            where=f"{frame.filename}:{frame.lineno}",
-            why="this is a defect of linstock, which should have said what is wrong",
-            todo="run again with `--traceback`, and report what it prints",
+    where = f"{frame.filename}:{frame.lineno}"
+    show_error(_of_the_machine(error, where) or _of_linstock(error, where))
+
+
+def _of_the_machine(error: BaseException, where: str) -> SpecError | None:
+    """The error where a program ends or the machine has too little, which is no defect."""
+    if isinstance(error, SystemExit):
+        return SpecError(
+            "`sys.exit` was called, and nothing was written.",
+            where=where,
+            todo="take that call out of the way of the model",
         )
+    if isinstance(error, MemoryError):
+        return SpecError(
+            "there is not enough memory.",
+            where=where,
+            why=str(error),
+            todo="convert a smaller model, or leave the comparison out with `--no-verify`",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return SpecError("the operating system refuses.", where=where, why=str(error))
+    return None
+
+
+def _of_linstock(error: BaseException, where: str) -> SpecError:
+    return SpecError(
+        f"linstock stopped at `{type(error).__name__}`: {error}",
+        where=where,
+        why="this is a defect of linstock, which should have said what is wrong",
+        todo="run again with `--traceback`, and report what it prints",
     )

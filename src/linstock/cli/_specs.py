@@ -33,7 +33,7 @@ def load_spec(spec: str, *, pretrained: bool) -> LoadedModel:
         )
     from ._user_code import load_user_model
 
-    return load_user_model(spec)
+    return load_user_model(spec, _LIBRARIES)
 
 
 def _load_from_library(spec: str, pretrained: bool) -> LoadedModel:

@@ -105,7 +105,7 @@ def _load_weights(
     missing = sorted(info["missing_keys"])
     if not missing:
         return model, ()
-    some = ", ".join(f"`{key}`" for key in missing[:4]) + (", …" if len(missing) > 4 else "")
+    some = ", ".join(f"`{key}`" for key in missing[:4]) + (", ..." if len(missing) > 4 else "")
     return model, (f"the checkpoint lacks {len(missing)} weights, which stay random: {some}",)
 
 

@@ -1,9 +1,11 @@
+import difflib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +17,21 @@ from ._loaded import LoadedModel
 _RETURNS = "a module or `(module, args, kwargs)`"
 
 
-def load_user_model(spec: str) -> LoadedModel:
+def load_user_model(spec: str, libraries: Iterable[str] = ()) -> LoadedModel:
     """Imports the file or module that `spec` names and builds its model.
+
+    Args:
+        spec: `path/to/file.py:NAME` or `package.module:NAME`.
+        libraries: Names of libraries that may be meant where there is no such module.
 
     Raises:
         SpecError: The code cannot be imported, the name is not in it, or it makes no module.
     """
     place, _, name = spec.rpartition(":")
-    module = _import_file(Path(place), spec) if place.endswith(".py") else _import(place, spec)
+    if place.endswith(".py"):
+        module = _import_file(Path(place), spec)
+    else:
+        module = _import(place, spec, libraries)
     if not hasattr(module, name):
         public = [n for n in vars(module) if not n.startswith("_")]
         raise SpecError(
@@ -50,13 +59,13 @@ def _import_file(path: Path, spec: str) -> ModuleType:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
         raise _blame(error, f"`{spec}` cannot be imported.") from error
     return module
 
 
-def _import(name: str, spec: str) -> ModuleType:
+def _import(name: str, spec: str, libraries: Iterable[str]) -> ModuleType:
     # A console script, unlike `python -m`, does not look into the current folder.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -65,13 +74,20 @@ def _import(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _blame(error, f"`{spec}` cannot be imported.") from error
-        raise SpecError(
-            f"`{spec}`: there is no module `{error.name}`.",
-            why="modules are looked up in the current folder and the installed packages",
-            todo="correct the name, or give the file as in `path/to/file.py:NAME`",
-        ) from error
-    except Exception as error:
+        raise _refuse_module(error.name, spec, libraries) from error
+    except BaseException as error:
         raise _blame(error, f"`{spec}` cannot be imported.") from error
+
+
+def _refuse_module(name: str, spec: str, libraries: Iterable[str]) -> SpecError:
+    meant = difflib.get_close_matches(spec.partition(":")[0].lower(), list(libraries), n=1)
+    return SpecError(
+        f"`{spec}`: there is no module `{name}`.",
+        why="modules are looked up in the current folder and the installed packages",
+        todo=f"did you mean `{meant[0]}:{spec.partition(':')[2]}`?"
+        if meant
+        else "correct the name, or give the file as in `path/to/file.py:NAME`",
+    )
 
 
 def _load(found: Any, spec: str) -> LoadedModel:
@@ -88,7 +104,7 @@ def _load(found: Any, spec: str) -> LoadedModel:
     _check_no_arguments(found, spec)
     try:
         made = found()
-    except Exception as error:
+    except BaseException as error:
         raise _blame(error, f"`{spec}` failed when it was called.") from error
     return _read_made(made, spec)
 
@@ -127,8 +143,13 @@ def _read_made(made: Any, spec: str) -> LoadedModel:
     )
 
 
-def _blame(error: Exception, what: str) -> SpecError:
-    """A `SpecError` for an exception of the user's own code, with the line that raised it."""
+def _blame(error: BaseException, what: str) -> SpecError:
+    """A `SpecError` for an exception of the user's own code, with the line that raised it.
+
+    `sys.exit` is one, which would end the command as if all were well.
+    """
+    if isinstance(error, KeyboardInterrupt):  # which is the user at the keyboard
+        raise error
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
     else:
@@ -138,9 +159,15 @@ def _blame(error: Exception, what: str) -> SpecError:
     return SpecError(
         what,
         where=where,
-        why=f"it raised `{type(error).__name__}`: {error}",
+        why=_said(error),
         todo="mend the code, or run again with `--traceback` for the whole stack",
     )
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it calls `sys.exit({'' if error.code is None else repr(error.code)})`"
+    return f"it raised `{type(error).__name__}`: {error}"
 
 
 def _is_machinery(filename: str) -> bool:

@@ -1,8 +1,9 @@
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._checkpoints import read_checkpoint
 from ._errors import SpecError
 
 if TYPE_CHECKING:
@@ -19,44 +20,34 @@ def load_weights(model: "nn.Module", path: Path) -> tuple[str, ...]:
 
     Args:
         model: Its state_dict must have the checkpoint's keys and shapes.
-        path: A safetensors file, or a file of `torch.save`.
+        path: A safetensors file, or a file of `torch.save`, whatever its name.
 
     Raises:
         SpecError: The file cannot be read, or its keys or shapes are not the model's.
     """
-    state, notes = _unwrap(_read(path), path)
+    state, notes = _unwrap(read_checkpoint(path), path)
     _check_fit(state, model, path)
+    notes.extend(_list_casts(state, model.state_dict()))
     model.load_state_dict(state, strict=False)
     return tuple(f"`{path}`: {note}" for note in notes)
 
 
-def _read(path: Path) -> Any:
-    import pickle
+def _list_casts(
+    state: Mapping[str, "torch.Tensor"], wanted: Mapping[str, "torch.Tensor"]
+) -> Iterator[str]:
+    """Which tensors change their dtype when they are loaded, one note for each pair of dtypes."""
+    casts: dict[tuple[str, str], list[str]] = {}
+    for key, tensor in state.items():
+        if tensor.dtype != wanted[key].dtype:
+            pair = (_name_dtype(tensor), _name_dtype(wanted[key]))
+            casts.setdefault(pair, []).append(key)
+    for (stored, own), keys in casts.items():
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        yield f"cast from {stored}, as stored, to {own}, as the model has it: `{keys[0]}`{more}"
 
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise SpecError(
-            f"`--weights {path}`: the file does not exist.",
-            why=f"paths start from `{Path.cwd()}`",
-            todo="correct the path",
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise SpecError(
-            f"`--weights {path}` is no safetensors file.", why=str(error), todo="check the file"
-        ) from error
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
-        raise SpecError(
-            f"`--weights {path}` could not be read with `torch.load(..., weights_only=True)`.",
-            why=f"PyTorch says: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            todo="save the tensors alone, with `torch.save(model.state_dict(), FILE)`",
-        ) from error
+def _name_dtype(tensor: "torch.Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _unwrap(checkpoint: Any, path: Path) -> tuple[dict[str, "torch.Tensor"], list[str]]:
@@ -137,7 +128,7 @@ def _may_lack(
 def _list(keys: list[str], describe: Any) -> list[str]:
     lines = [describe(key) for key in keys[:_LISTED]]
     more = len(keys) - _LISTED
-    return [*lines, f"            … and {more} more"] if more > 0 else lines
+    return [*lines, f"            and {more} more"] if more > 0 else lines
 
 
 def _nearest(key: str, candidates: list[str]) -> str:

@@ -242,7 +242,8 @@ def _find_size(
     if not sizes:
         raise ValueError(
             f"{setting} should be specified manually.{errors.at_user_line()} Neither an argument "
-            f"nor a variable has an axis to go along. Write `{transform}(..., {setting}=...)`."
+            f"nor a variable has an axis to go along, and `{setting}` is None. Give "
+            f"`{transform}(..., {setting}=...)` a number."
         )
     raise ValueError(
         f"Inconsistent {plural}: {set(sizes)}.{errors.at_user_line()} Arguments, along `in_axes`, "

@@ -38,6 +38,8 @@ class Scope:
         flags: facts that hold for the whole tree, such as `initializing`.
     """
 
+    is_shared = False  # whether several modules keep their variables here
+
     def __init__(
         self,
         variables: MutableMapping[str, Any],

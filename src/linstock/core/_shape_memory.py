@@ -26,7 +26,10 @@ Shapes = tuple[tuple[int, ...], ...]
 
 _CAPACITY = 4096
 _MAX_DEPTH = 4
-_SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), np.dtype)
+_SCALARS = (
+    *(bool, int, float, complex, str, bytes, type(None), type(Ellipsis)),
+    *(np.dtype, np.bool_, np.number),
+)
 _PURE_PACKAGES = ("builtins.", "jax.", "jaxlib.", "linstock.", "ml_dtypes.", "numpy.")
 _remembered: OrderedDict[Hashable, Shapes] = OrderedDict()
 _settled: dict[Hashable, Shapes] = {}
@@ -66,7 +69,7 @@ def _are_plain(args: tuple[Any, ...]) -> bool:
     for arg in args:
         if arg.__class__ is tuple:
             for size in arg:
-                if size.__class__ is not int:
+                if size.__class__ is not int and not isinstance(size, np.integer):
                     return False
         elif arg.__class__ not in _DTYPES and not isinstance(arg, np.dtype):
             return False

@@ -1,5 +1,7 @@
 """Lifted transformations of functions of scopes, under the names that `flax.core.lift` has."""
 
+from linstock.core._filters import CollectionFilter as CollectionFilter
+from linstock.core._filters import PRNGSequenceFilter as PRNGSequenceFilter
 from linstock.core._lift import pack as pack
 from linstock.core._lift_control import cond as cond
 from linstock.core._lift_control import switch as switch

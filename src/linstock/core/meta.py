@@ -1,5 +1,7 @@
 """Metadata boxes, under the name that `flax.core.meta` has."""
 
+from typing import Any, TypeVar
+
 from linstock.core._meta import PARTITION_NAME as PARTITION_NAME
 from linstock.core._meta import AxisMetadata as AxisMetadata
 from linstock.core._meta import Partitioned as Partitioned
@@ -14,3 +16,5 @@ from linstock.core._meta import remove_axis as remove_axis
 from linstock.core._meta import replace_boxed as replace_boxed
 from linstock.core._meta import unbox as unbox
 from linstock.core._meta import with_partitioning as with_partitioning
+
+TAxisMetadata = TypeVar("TAxisMetadata", bound=AxisMetadata[Any])

@@ -9,6 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from linstock import errors
 
 _RESERVED = ("parent", "name")
@@ -66,6 +69,17 @@ class FieldTable:
     generated_init: bool
 
 
+# By kind of what cannot be hashed. An array is no setting: it is an argument, or a variable.
+_INSTEAD: dict[type[Any], str] = {
+    list: "a tuple",
+    dict: "a `FrozenDict`",
+    set: "a `frozenset`",
+    tuple: "a tuple of what can be hashed",
+    np.ndarray: "a tuple, or pass the array to the call",
+    jax.Array: "a tuple, or pass the array to the call",
+}
+
+
 def make_dataclass(cls: type[Any], kw_only: bool) -> FieldTable:
     """Turns a subclass of Module into a dataclass, in place.
 
@@ -114,8 +128,22 @@ def _hash_fields(self: Any) -> int:
     except TypeError as error:
         raise TypeError(
             "Failed to hash Flax Module.  The module probably contains unhashable attributes: "
-            f"{error}. Give it tuples instead of lists.  Module={self}"
+            f"{error}.{_hashable_instead(self)}  Module={self}"
         ) from error
+
+
+def _hashable_instead(module: Any) -> str:
+    """What to give a module in the place of what cannot be hashed, field by field."""
+    hints = []
+    for name in module._field_table.hashed:
+        value = getattr(module, name)
+        try:
+            hash(value)
+        except TypeError:
+            kind = next((k for k in _INSTEAD if isinstance(value, k)), None)
+            advice = f": give it {_INSTEAD[kind]}" if kind is not None else ""
+            hints.append(f" `{name}` is a `{type(value).__name__}`{advice}.")
+    return "".join(hints)
 
 
 def _write_init(cls: type[Any], fields: dict[str, dataclasses.Field[Any]]) -> Callable[..., None]:

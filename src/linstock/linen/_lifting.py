@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from linstock import errors
 from linstock.core._lift import arrange
 from linstock.linen._crossing import Crossing, Names, check_result
-from linstock.linen._methods import method_name, wrap_method
+from linstock.linen._methods import wrap_method_once
 from linstock.linen._submodules import is_module
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ def is_module_class(target: Any) -> bool:
     if isinstance(target, functools.partial):
         target = target.func
     return inspect.isclass(target) and hasattr(target, "_field_table")
+
+
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 def lift(
@@ -53,6 +56,34 @@ def lift(
     if not callable(target) or is_module(target):
         raise errors.TransformTargetError(target)
     return _lift_function(transform, target, settings, make_call())
+
+
+def lift_transform(
+    transform: Callable[..., Any],
+    target: Target,
+    *trafo_args: Any,
+    methods: Any = None,
+    **trafo_kwargs: Any,
+) -> Target:
+    """Makes a transformation of modules of one of functions of scopes.
+
+    Args:
+        transform: called as `transform(fn, *trafo_args, **trafo_kwargs)`, where `fn` is a function
+            `(scope, *args)`; one of `core.lift`, or built of them.
+        target: a module class, or a function whose first argument is a module.
+        *trafo_args: passed on to `transform`.
+        methods: for a class, which methods are transformed; `__call__` by default.
+        **trafo_kwargs: passed on to `transform`.
+
+    Raises:
+        TransformTargetError: `target` is something else.
+    """
+
+    @functools.wraps(transform)
+    def with_arguments(fn: Callable[..., Any], **settings: Any) -> Any:
+        return transform(fn, *trafo_args, **settings)
+
+    return lift(with_arguments, target, trafo_kwargs, methods)  # type: ignore[no-any-return]
 
 
 def _lift_class(
@@ -112,7 +143,7 @@ def as_method(fn: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a module as a method, so that calling it opens a call of the module."""
     if inspect.ismethod(fn):
         fn = fn.__func__
-    return fn if hasattr(fn, "method_handler") else wrap_method(fn, method_name(fn))
+    return wrap_method_once(fn)
 
 
 def enter(

@@ -149,12 +149,30 @@ def wrap_method(fun: Callable[..., Any], name: str) -> Callable[..., Any]:
         finally:
             stack.pop()
             if is_compact:
-                module.scope.rewind()  # type: ignore[union-attr]
+                free_names(module)
                 if outermost:  # `super().__call__` runs inside the compact method that calls it
                     state.end_of_call()
 
     method.method_handler = fun  # type: ignore[attr-defined]
     return method
+
+
+def wrap_method_once(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a module as a method, unless it is one; calling it opens a call of the module.
+
+    Args:
+        fun: a function whose first argument is a module.
+    """
+    return fun if hasattr(fun, "method_handler") else wrap_method(fun, method_name(fun))
+
+
+def free_names(module: Module) -> None:
+    """Frees the names that a call took, for the next call; they stay taken for other modules."""
+    scope: Scope = module.scope  # type: ignore[assignment]
+    if scope.is_shared:
+        object.__setattr__(module, "scope", scope.rewound())
+    else:
+        scope.rewind()
 
 
 def _observed(fun: Callable[..., Any], name: str) -> Callable[..., Any]:

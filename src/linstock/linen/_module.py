@@ -52,10 +52,14 @@ class ModuleBase:
     What is annotated here is no field.
     """
 
-    scope: ClassVar[Scope | None] = None
-    _field_table: ClassVar[FieldTable]
-    _state: ClassVar[ModuleState]
-    _compact_name_scope_methods: ClassVar[tuple[str, ...]] = ()
+    if TYPE_CHECKING:  # `typing.get_type_hints` of a module shows what the user may give
+        scope: ClassVar[Scope | None]
+        _field_table: ClassVar[FieldTable]
+        _state: ClassVar[ModuleState]
+        _compact_name_scope_methods: ClassVar[tuple[str, ...]]
+    else:
+        scope = None
+        _compact_name_scope_methods = ()
 
 
 class Module(ModuleBase):

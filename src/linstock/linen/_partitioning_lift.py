@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -174,18 +175,25 @@ def core_remat_static(
         rngs: the rng streams that go in.
         concrete: must be False.
         prevent_cse: as for `jax.checkpoint`.
-        static_argnums: which of `args` are not traced.
+        static_argnums: which of `args` are not traced; those that a call leaves out do not matter.
         policy: as for `jax.checkpoint`.
     """
-    return core_lift.checkpoint(
-        fn,
-        variables=variables,
-        rngs=rngs,
-        concrete=concrete,
-        prevent_cse=prevent_cse,
-        static_argnums=static_argnums,
-        policy=policy,
-    )
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else static_argnums
+
+    @functools.wraps(fn)
+    def call(scope: Any, *args: Any, **kwargs: Any) -> Any:
+        rematted = core_lift.checkpoint(
+            fn,
+            variables=variables,
+            rngs=rngs,
+            concrete=concrete,
+            prevent_cse=prevent_cse,
+            static_argnums=tuple(number for number in numbers if number < len(args)),
+            policy=policy,
+        )
+        return rematted(scope, *args, **kwargs)
+
+    return call
 
 
 def remat(

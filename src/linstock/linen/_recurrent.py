@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from linstock import errors
 from linstock.core.nn._linear import default_kernel_init
 from linstock.linen import initializers
 from linstock.linen._activation import sigmoid, tanh
@@ -21,6 +22,23 @@ from linstock.linen.dtypes import promote_dtype
 from linstock.typing import Array, Dtype, Initializer, PrecisionLike, PRNGKey
 
 Carry = Any
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _of_an_instance(method: F) -> F:
+    """Says so where a method is called on the class, as cells of old had it."""
+
+    @functools.wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self, RNNCellBase):
+            raise TypeError(
+                f"`{method.__name__}` was called on the class of a cell.{errors.at_user_line()} "
+                "The size of the carry is the cell's. Write "
+                f"`Cell(features=...).{method.__name__}(key, input_shape)`."
+            )
+        return method(self, *args, **kwargs)
+
+    return nowrap(called)  # type: ignore[return-value]
 
 
 class RNNCellBase(Module):
@@ -30,7 +48,7 @@ class RNNCellBase(Module):
     is given.
     """
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Carry:
         """The carry before the first step.
 
@@ -75,7 +93,7 @@ class _LSTM(RNNCellBase):
     param_dtype: Dtype = jnp.float32
     carry_init: Initializer = initializers.zeros
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
         shape = _state_shape(input_shape, self.features)
         first, second = jax.random.split(rng)
@@ -241,7 +259,7 @@ class SimpleCell(RNNCellBase):
         state = self.activation_fn(total)
         return state, state
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Array:
         return self.carry_init(rng, _state_shape(input_shape, self.features), self.param_dtype)
 
@@ -295,7 +313,7 @@ class GRUCell(RNNCellBase):
         state = (1.0 - update) * candidate + update * carry
         return state, state
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Array:
         return self.carry_init(rng, _state_shape(input_shape, self.features), self.param_dtype)
 
@@ -355,7 +373,7 @@ class MGUCell(RNNCellBase):
         state = (1.0 - forget) * candidate + forget * carry
         return state, state
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Array:
         return self.carry_init(rng, _state_shape(input_shape, self.features), self.param_dtype)
 
@@ -408,7 +426,7 @@ class ConvLSTMCell(RNNCellBase):
         state = sigmoid(o) * jnp.tanh(memory)
         return (memory, state), state
 
-    @nowrap
+    @_of_an_instance
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
         shape = _state_shape(input_shape, self.features)
         first, second = jax.random.split(rng)

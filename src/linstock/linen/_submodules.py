@@ -163,6 +163,7 @@ def share_scope(module: Module, other: Module, /) -> None:
 
 def _move(module: Module, scope: Scope) -> None:
     object.__setattr__(module, "scope", scope)
+    scope.is_shared = True
     for name, child in module._state.children.items():
         if not isinstance(child, str) and child.scope is not None:
             moved = scope.push(name)

@@ -24,6 +24,7 @@ from linstock.linen._merge import merge_param as merge_param
 from linstock.linen._methods import compact as compact
 from linstock.linen._methods import compact_name_scope as compact_name_scope
 from linstock.linen._methods import nowrap as nowrap
+from linstock.linen._methods import wrap_method_once as wrap_method_once
 from linstock.linen._module import CompactNameScope as CompactNameScope
 from linstock.linen._module import Module as Module
 from linstock.linen._module import ModuleBase as ModuleBase

@@ -1,6 +1,8 @@
 """Lifted transformations of modules, under the names that `flax.linen.transforms` has."""
 
 from linstock.linen._fingerprint import HashableModule as _HashableProxy  # noqa: F401
+from linstock.linen._lifting import Target as Target
+from linstock.linen._lifting import lift_transform as lift_transform
 from linstock.linen._module import Module as Module
 from linstock.linen._transforms import add_metadata_axis as add_metadata_axis
 from linstock.linen._transforms import checkpoint as checkpoint

@@ -265,7 +265,23 @@ def _refusal_of_tensors(module: nn.Module) -> tuple[str, str, str] | None:
             "they are on the `meta` device, which holds shapes only",
             'move it with `model.to_empty(device="cpu")`, load its state_dict, and then pass it',
         )
+    kind = next(filter(None, map(unusual_layout, _tensors(module))), None)
+    if kind is not None:
+        return (
+            f"has {kind} weights",
+            "the arrays of JAX are dense",
+            "give it dense weights, with `tensor.to_dense()`"
+            if kind == "sparse"
+            else "give it weights of one shape, padded with zeros",
+        )
     return None
+
+
+def unusual_layout(tensor: torch.Tensor) -> str | None:
+    """What a tensor is whose numbers do not lie in one dense block; None for a common one."""
+    if tensor.is_nested:
+        return "nested"
+    return None if tensor.layout in (torch.strided, torch._mkldnn) else "sparse"  # type: ignore[attr-defined]
 
 
 def _is_fake(tensor: torch.Tensor) -> bool:

@@ -4,8 +4,10 @@ from linstock.bridge.capture._frames import is_library
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that an exception says, or its kind."""
+    """The first line that an exception says, or its kind; some say too little."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if type(error).__name__ == "UnsupportedOperatorException" and lines:
+        return f"it cannot follow `{lines[0]}`, as is the case for sparse and nested tensors"
     return lines[0] if lines else type(error).__name__
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import InputError
+from linstock.bridge.capture._admit import unusual_layout
 from linstock.bridge.capture._failures import first_line, model_line
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -29,6 +30,7 @@ def settled_inputs(
     Raises:
         InputError: The model does not run on them.
     """
+    _check_have_numbers(args, kwargs)
     args, kwargs = _separated(model, args, kwargs)
     try:
         output = _output(model, args, kwargs)
@@ -40,6 +42,23 @@ def settled_inputs(
             todo="give inputs that the PyTorch model itself accepts",
         ) from error
     return args, kwargs | _switches(model, args, kwargs, output, notes)
+
+
+def _check_have_numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    named = [(str(at), value) for at, value in enumerate(args)] + list(kwargs.items())
+    for name, value in named:
+        for leaf in pytree.tree_leaves(value):
+            if not isinstance(leaf, torch.Tensor):
+                continue
+            kind = "on the `meta` device" if leaf.is_meta else unusual_layout(leaf)
+            if leaf.is_quantized:
+                kind = "quantized"
+            if kind is not None:
+                raise InputError(
+                    f"the example input `{name}` is {kind}",
+                    why="the model runs on it, and arrays of JAX are dense and hold numbers",
+                    todo="give a dense tensor with numbers",
+                )
 
 
 def _separated(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:

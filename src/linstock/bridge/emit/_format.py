@@ -32,7 +32,7 @@ def _ruff() -> list[str]:
 
 
 def _run(command: list[str], source: str) -> str:
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=source, capture_output=True, encoding="utf-8", check=False)
     if done.returncode not in (0, 1) or (source and not done.stdout):
         raise ConversionError(
             "the emitted source is not valid Python; this is a mistake in linstock",

@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from linstock.bridge.verify._default_dtype import float64_by_default
 from linstock.bridge.verify._outputs import Array
 
 # Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the
@@ -82,10 +83,5 @@ def in_float64() -> Iterator[None]:
     """Both sides compute in float64: PyTorch's default dtype and explicit narrower ones, and JAX's
     64-bit types.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with jax.enable_x64(True), _NarrowIsFloat64():
-            yield
-    finally:
-        torch.set_default_dtype(default)
+    with float64_by_default(), jax.enable_x64(True), _NarrowIsFloat64():
+        yield
