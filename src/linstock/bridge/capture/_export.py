@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +94,9 @@ def capture(
         node_of_tag = {
             node.meta[NODE_TAG]: node for node in program.graph.nodes if NODE_TAG in node.meta
         }
-        written, replaced = functionalize(program.graph)
-        notes.extend(_notes_of_writes(program, written))
-        recorder.finish({tag: replaced.get(node, node) for tag, node in node_of_tag.items()})
+        functional = functionalize(program.graph, [*recorder.watches(node_of_tag)])
+        recorder.finish(node_of_tag, functional.values)
+        notes.extend(_notes_of_writes(program, recorder.frames[0], functional.written))
         rates = _training_rates(model, program.graph, args, kwargs, notes)
         return Capture(program, recorder.frames[0], _frames_of(program, recorder), rates, notes)
     assert failure is not None
@@ -127,11 +127,21 @@ def _check_takes(program: ExportedProgram, inputs: Inputs) -> None:
                 raise SizeError(f"torch.export fixes a size of `{name}` to {size}")
 
 
-def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[str]:
-    """A buffer that `forward` writes to in eval mode has its old value again after the call."""
-    buffers = program.graph_signature.inputs_to_buffers
-    for name in sorted(buffers[name] for name in written if name in buffers):
-        yield f"the model writes to its buffer `{name}` in eval mode; the new value is not kept"
+def _notes_of_writes(
+    program: ExportedProgram, root: Frame, written: Collection[str]
+) -> Iterator[str]:
+    """What the model writes to in eval mode is again what it was after a call of the conversion."""
+    signature = program.graph_signature
+    kinds = {"buffer": signature.inputs_to_buffers, "parameter": signature.inputs_to_parameters}
+    for kind, names in kinds.items():
+        for name in sorted(names[name] for name in written if name in names):
+            yield f"the model writes to its {kind} `{name}` in eval mode; the new value is not kept"
+    for node, name in root.arguments.items():
+        if node.name in written and node.name in signature.user_inputs:
+            yield (
+                f"the model writes to its input `{name}`, and whoever calls it sees that; "
+                "in the conversion the input stays as it was"
+            )
 
 
 def _training_rates(
