@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import CaptureError
-from linstock.bridge.capture._buffers import Buffers, update
+from linstock.bridge.capture._buffers import put_updates, update
 from linstock.bridge.capture._dtypes import shape_of
 from linstock.bridge.capture._failures import first_line, model_line
 from linstock.bridge.capture._frames import (
@@ -146,16 +146,18 @@ def _captured(
 ) -> Capture:
     graph = program.graph
     inline_regions(program)
-    buffers = Buffers(program, recorder)
     node_of_tag = {node.meta[NODE_TAG]: node for node in graph.nodes if NODE_TAG in node.meta}
-    written, replaced = functionalize(graph)
-    notes.extend(_notes_of_writes(program, written))
-    recorder.finish({tag: replaced.get(node, node) for tag, node in node_of_tag.items()})
+    second = recorder.starts[1] if len(recorder.starts) > 1 else None
+    functional = functionalize(graph, [*recorder.watches(node_of_tag)], second)
+    recorder.finish(node_of_tag, functional.values)
+    root = recorder.frames[recorder.roots[0]]
+    notes.extend(_notes_of_writes(program, root, {n.name for n in functional.written[0]}))
     stop_gradients(graph, recorder.frames)
     frame_of = _frames_of(program, recorder)
-    buffers.update(frame_of)
+    if second is not None:
+        put_updates(program, model, functional.written[1], frame_of)
     specs = program.call_spec.out_spec.children()
-    outputs, rest = _split(buffers.outputs, specs[0].num_leaves)
+    outputs, rest = _split(list(graph.output_node().args[0]), specs[0].num_leaves)
     frames = [recorder.frames[number] for number in recorder.roots]
     if len(frames) == 2:
         if str(specs[0]) != str(specs[1]):
@@ -203,11 +205,21 @@ def _check_takes(program: ExportedProgram, inputs: Inputs) -> None:
                 raise SizeError(f"torch.export fixes a size of `{name}` to {size}")
 
 
-def _notes_of_writes(program: ExportedProgram, written: set[str]) -> Iterator[str]:
-    """A buffer that `forward` writes to in eval mode has its old value again after the call."""
-    buffers = program.graph_signature.inputs_to_buffers
-    for name in sorted(buffers[name] for name in written if name in buffers):
-        yield f"the model writes to its buffer `{name}` in eval mode; the new value is not kept"
+def _notes_of_writes(
+    program: ExportedProgram, root: Frame, written: Collection[str]
+) -> Iterator[str]:
+    """What the model writes to in eval mode is again what it was after a call of the conversion."""
+    signature = program.graph_signature
+    kinds = {"buffer": signature.inputs_to_buffers, "parameter": signature.inputs_to_parameters}
+    for kind, names in kinds.items():
+        for name in sorted(names[name] for name in written if name in names):
+            yield f"the model writes to its {kind} `{name}` in eval mode; the new value is not kept"
+    for node, name in root.arguments.items():
+        if node.name in written and node.name in signature.user_inputs:
+            yield (
+                f"the model writes to its input `{name}`, and whoever calls it sees that; "
+                "in the conversion the input stays as it was"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import os
 import sys
 import types
@@ -15,8 +16,8 @@ from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from linstock.bridge.capture import _modes
 from linstock.bridge.capture._dtypes import plain
-from linstock.bridge.capture._modes import PREFIX
 
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
@@ -39,9 +40,9 @@ GIVE_BACK = {
 
 # Arguments that are values of Python and not of the graph.
 PLAIN = (bool, int, float, str)
-_GET_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 # What `Tensor.shape.__get__` is.
 GETTER = types.MethodWrapperType
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,23 @@ class Frame:
         return self.outputs.index(node) if node in self.outputs else None
 
 
+@dataclass(frozen=True)
+class Watch:
+    """A question: what a node's tensor holds at some moment of the trace.
+
+    Attributes:
+        time: The tag of the first node that runs after the moment.
+        frame: Number of the frame that asks.
+        node: The node that the trace has for the tensor.
+        settles: Whether nothing reads it then, and only what was written to its views is put in.
+    """
+
+    time: int
+    frame: int
+    node: torch.fx.Node
+    settles: bool = False
+
+
 class Recorder:
     """Listens to module calls while `torch.export` traces, and tags the nodes that each makes."""
 
@@ -111,23 +129,30 @@ class Recorder:
         self.frames: list[Frame] = []
         self.given: list[dict[str, int]] = []
         self.returned: list[list[int]] = []
+        self.entered: list[int] = []
+        self.callers: list[int] = []
+        self.left: dict[int, int] = {}
         self.stack: list[int] = []
         self.roots: list[int] = []
-        self.tags = 0
+        self.starts: list[int] = []
+        self.next_tag = 0
         self.model = model
 
     def begin(self) -> None:
         """Says that the model is about to be called."""
-        if proxy_tensor.get_proxy_mode() is not None:
-            self.roots.append(len(self.frames))
+        if proxy_tensor.get_proxy_mode() is None:
+            return
+        if self.roots:
+            self.tag_new_nodes()
+        self.roots.append(len(self.frames))
+        self.starts.append(self.next_tag)
 
     def tag_new_nodes(self) -> None:
-        for node in reversed(self.graph().nodes):
-            if NODE_TAG in node.meta:
-                break
-            node.meta[NODE_TAG] = self.tags
-            self.tags += 1
+        new = itertools.takewhile(lambda n: NODE_TAG not in n.meta, reversed(self.graph().nodes))
+        for node in reversed([*new]):
+            node.meta[NODE_TAG] = self.next_tag
             node.meta[FRAME_TAG] = self.stack[-1] if self.stack else self.roots[-1]
+            self.next_tag += 1
 
     @staticmethod
     def graph() -> torch.fx.Graph:
@@ -147,7 +172,7 @@ class Recorder:
             return
         self.tag_new_nodes()
         parent = self.frames[self.stack[-1]] if self.stack else None
-        frame = Frame(module, _called_path(), parent, site=_calling_site(), started=self.tags)
+        frame = Frame(module, _called_path(), parent, site=_calling_site(), started=self.next_tag)
         frame.has_gradients = torch.is_grad_enabled()
         given: dict[str, int] = {}
         bound = _bound(module, args, kwargs)
@@ -160,30 +185,57 @@ class Recorder:
                 given[name] = tag
         if parent:
             parent.calls.append(frame)
+        self.callers.append(self.stack[-1] if self.stack else self.roots[-1])
         self.stack.append(len(self.frames))
         self.frames.append(frame)
         self.given.append(given)
         self.returned.append([])
+        self.entered.append(self.next_tag)
 
     def leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if proxy_tensor.get_proxy_mode() is None or not self.stack:
             return
         self.tag_new_nodes()
         number = self.stack.pop()
+        self.left[number] = self.next_tag
         for leaf in pytree.tree_leaves(output):
             tag = self.tag_of(leaf) if isinstance(leaf, torch.Tensor) else None
             if tag is not None:
                 self.returned[number].append(tag)
 
-    def finish(self, node_of_tag: Mapping[int, torch.fx.Node]) -> None:
-        """Fills in the frames' arguments and outputs, once the final graph is known."""
-        for frame, given, returned in zip(self.frames, self.given, self.returned, strict=True):
-            frame.module = self.model.get_submodule(frame.path)  # the exporter may run copies
-            for name, tag in given.items():
+    def watches(self, node_of_tag: Mapping[int, torch.fx.Node]) -> Iterator[Watch]:
+        """What is to be known of each call: the values of its arguments when it begins, and of
+        what it returns when it ends.
+        """
+        for number, (given, returned) in enumerate(zip(self.given, self.returned, strict=True)):
+            caller, ends = self.callers[number], self.left.get(number)
+            for tag in given.values():
                 if tag in node_of_tag:
-                    frame.named[name] = node_of_tag[tag]
-                    frame.arguments.setdefault(node_of_tag[tag], name)
-            frame.outputs = [node_of_tag[tag] for tag in returned if tag in node_of_tag]
+                    yield Watch(self.entered[number], caller, node_of_tag[tag])
+                    if ends is not None:
+                        yield Watch(ends, number, node_of_tag[tag], settles=True)
+            for tag in returned:
+                if tag in node_of_tag:
+                    assert ends is not None
+                    yield Watch(ends, number, node_of_tag[tag])
+
+    def finish(
+        self,
+        node_of_tag: Mapping[int, torch.fx.Node],
+        values: Mapping[Watch, torch.fx.Node],
+    ) -> None:
+        """Fills in the frames' arguments and outputs, once the final graph is known."""
+        for number, frame in enumerate(self.frames):
+            frame.module = self.model.get_submodule(frame.path)  # the exporter may run copies
+            begins, caller = self.entered[number], self.callers[number]
+            for name, tag in self.given[number].items():
+                if tag in node_of_tag:
+                    value = values[Watch(begins, caller, node_of_tag[tag])]
+                    frame.named[name] = value
+                    frame.arguments.setdefault(value, name)
+            for tag in self.returned[number]:
+                if tag in node_of_tag:
+                    frame.outputs.append(values[Watch(self.left[number], number, node_of_tag[tag])])
 
     @contextlib.contextmanager
     def listening(self, model: torch.nn.Module) -> Iterator[None]:
@@ -205,7 +257,7 @@ def _called_path() -> str:
     stack = list(getattr(mode.tracer, "module_stack", {}).values())
     path = str(stack[-1][0]) if stack else ""
     path = path.partition("@")[0].removeprefix("_export_root").removeprefix(".")
-    return path.removeprefix(PREFIX).removeprefix(".")
+    return path.removeprefix(_modes.PREFIX).removeprefix(".")
 
 
 class Watcher(TorchFunctionMode):
@@ -215,8 +267,8 @@ class Watcher(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         is_getter = type(function) is GETTER
-        if is_getter and function == _GET_DATA and _is_tracing():
-            return args[0].detach()
+        if is_getter and function == _DATA and _is_tracing():
+            return args[0].detach()  # the tracer would lose sight of what `.data` gives
         if not is_getter and function in GIVE_BACK and args and _is_tracing():
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
         before = None if is_getter or function in GIVE_BACK else _proxy(args)
@@ -344,7 +396,7 @@ def _calling_site() -> Site | None:
         name = frame.f_code.co_filename
         if not is_library(name):
             return Site(name, frame.f_lineno)
-        if name.startswith(_BRIDGE) and name != __file__:
+        if name == _modes.__file__:
             return None  # what is further out called the bridge
         frame = frame.f_back
     return None

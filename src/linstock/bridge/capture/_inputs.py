@@ -1,5 +1,6 @@
 """Inputs: the example is made fit for capture, and the model must run on it."""
 
+import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -79,9 +80,27 @@ def _separated(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _output(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What the model returns, on copies, because a model may write to its inputs."""
-    with torch.no_grad():
+    with torch.no_grad(), _buffers_restored(model):
         args, kwargs = pytree.tree_map(_copied, (args, kwargs))
         return model(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _buffers_restored(model: torch.nn.Module) -> Iterator[None]:
+    """Gives the buffers their values back that the model writes to."""
+    held = [
+        (module, name, tensor, tensor._version, tensor.clone())
+        for module in model.modules()
+        for name, tensor in module._buffers.items()
+        if tensor is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, tensor, version, values in held:
+            module._buffers[name] = tensor
+            if tensor._version != version:
+                tensor.copy_(values)
 
 
 def _copied(leaf: Any) -> Any:

@@ -28,6 +28,8 @@ def arange(build: Builder, end: Any = None, start: Any = 0, step: Any = 1) -> Va
 
 def filled(build: Builder, given: Any) -> Value:
     """A tensor of the operation's shape and dtype with one number everywhere."""
+    if isinstance(given, Value) and isinstance(given.facet, Fill):
+        given = given.facet.value
     if isinstance(given, (bool, int, float)):
         return Value(None, build.shape, build.dtype, facet=Fill(cast_number(given, build.dtype)))
     settings = {"dtype": dtype_tree(build.dtype)}
@@ -134,7 +136,7 @@ def scalar_tensor(build: Builder, s: Any) -> Value:
     return filled(build, s)
 
 
-@lowers("aten.fill", ignores="self")
+@lowers("aten.fill", accepts="facet", ignores="self")
 def fill(build: Builder, value: Any) -> Value:
     """`jnp.full`, or the number where it broadcasts."""
     return filled(build, value)

@@ -1,11 +1,12 @@
 """Writing into parts of a tensor: slices, indices, scatters."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import Attr, Index, Op, Span, Tree, call, method
-from linstock.bridge.ir._values import Value
+from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, literal, method
+from linstock.bridge.ir._values import Fill, Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis, items_at
@@ -13,14 +14,15 @@ from linstock.bridge.lower.aten.elementwise import number
 from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
 
-@lowers("aten.select_scatter")
+@lowers("aten.select_scatter", accepts="facet")
 def select_scatter(build: Builder, self: Value, src: Value, dim: int, index: Any) -> Value:
     """`x.at[..., index].set(src)`."""
-    items = items_at(dim % self.rank, self.rank, build.size(index))
-    return build.result(_written(build, self, items, src))
+    axis, value = dim % self.rank, build.spread(build.computed(self))
+    order = [old - (old > axis) for old in value.order if old != axis]
+    return _written(build, value, axis, build.size(index), _new(build, src, order))
 
 
-@lowers("aten.slice_scatter")
+@lowers("aten.slice_scatter", accepts="facet")
 def slice_scatter(
     build: Builder,
     self: Value,
@@ -31,20 +33,30 @@ def slice_scatter(
     step: Any = 1,
 ) -> Value:
     """`x.at[..., start:end:step].set(src)`."""
-    items = items_at(dim % self.rank, self.rank, span(build, start, end, step))
-    return build.result(_written(build, self, items, src))
+    value = build.spread(build.computed(self))
+    item = span(build, start, end, step)
+    return _written(build, value, dim % self.rank, item, _new(build, src, value.order))
 
 
-def _written(build: Builder, value: Value, items: tuple[Tree, ...], new: Value) -> Tree:
-    """`value.at[items].set(new)`."""
-    return method(Index(_at(build.plain(value)), items), "set", build.plain(new))
+def _written(build: Builder, value: Value, axis: int, item: Tree, new: Tree) -> Value:
+    """`value.at[..., item, ...].set(new)`."""
+    items = items_at(value.position(axis), value.rank, item)
+    tree = method(Index(_at(build.tree(value, value.order)), items), "set", new)
+    return build.result(tree, order=value.order)
+
+
+def _new(build: Builder, new: Value, order: Sequence[int] | None = None) -> Tree:
+    """What is written, stored in an order; a number where it is one everywhere."""
+    if isinstance(new.facet, Fill):
+        return literal(new.facet.value)
+    return build.tree(build.spread(new), order if order is not None else range(new.rank))
 
 
 def _at(tree: Tree) -> Tree:
     return Attr(tree, "at")
 
 
-@lowers("aten.index_put", "aten._unsafe_index_put")
+@lowers("aten.index_put", "aten._unsafe_index_put", accepts="facet")
 def index_put(
     build: Builder,
     self: Value,
@@ -57,7 +69,7 @@ def index_put(
         return _masked_put(build, self, indices[0], values, accumulate)
     refuse_masks(indices)
     items = tuple(Span() if item is None else build.plain(item) for item in indices)
-    return _changed(build, self, items, "add" if accumulate else "set", build.plain(values))
+    return _changed(build, self, items, "add" if accumulate else "set", _new(build, values))
 
 
 def _changed(build: Builder, value: Value, items: tuple[Tree, ...], how: str, new: Tree) -> Value:
@@ -149,11 +161,24 @@ def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, h
     return _changed(build, value, items, how, tree)
 
 
-@lowers("aten.diagonal_scatter")
+@lowers("aten.diagonal_scatter", accepts="facet")
 def diagonal_scatter(
     build: Builder, self: Value, src: Value, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> Value:
-    if self.rank != 2 or offset or (dim1 % 2, dim2 % 2) != (0, 1):
-        raise LoweringError("a diagonal of more than a matrix")
-    counter = call("jnp.arange", build.size(src.shape[0]))
-    return _changed(build, self, (counter, counter), "set", build.plain(src))
+    """`x.at[..., i, i].set(src)`."""
+    axes = (dim1 % self.rank, dim2 % self.rank)
+    rest = [axis for axis in range(self.rank) if axis not in axes]
+    matrices = self.relabeled([*rest, *axes])
+    counter = build.add(call("jnp.arange", build.size(src.shape[-1])), src.shape[-1:])
+    shifted = Op("+", (counter, Const(abs(offset)))) if offset else counter
+    front = (Const(...),) if rest else ()
+    items = (*front, counter, shifted) if offset >= 0 else (*front, shifted, counter)
+    made = _changed(build.expecting(matrices), matrices, items, "set", _new(build, src))
+    back = [[*rest, *axes].index(axis) for axis in range(self.rank)]
+    return made.relabeled(back)
+
+
+@lowers("operator.unplaced_write")
+def unplaced_write(build: Builder, self: Any = None, other: Any = None) -> Any:
+    """Refused: whoever reads the whole tensor next would miss what was written."""
+    raise LoweringError("what is written by it cannot be placed in the tensor that is written to")
