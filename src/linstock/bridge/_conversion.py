@@ -89,12 +89,14 @@ class Conversion:
         """
         return self._signature.arrays(args, kwargs)
 
-    def results(self, outputs: Any) -> Any:
+    def results(self, outputs: Any, *, train: bool = False) -> Any:
         """What `module.apply` returns, in the structure and axis order that the torch model has.
 
         Args:
             outputs: The array that the module returns, or its tuple of arrays. What `mutable`
                 adds beside it is no part of it.
+            train: Whether it was called with `train=True`, which matters to a model that returns
+                something else then.
 
         Returns:
             JAX arrays in PyTorch's structure, with what is no tensor as PyTorch returns it. A class
@@ -104,7 +106,7 @@ class Conversion:
         Raises:
             InputError: The number of arrays or of their axes is not what the module returns.
         """
-        return self._signature.results(outputs)
+        return self._signature.results(outputs, train=train)
 
     def compare(self, *args: Any, **kwargs: Any) -> ModuleTable:
         """Runs the torch model and the Linen module, and compares what every submodule returns.

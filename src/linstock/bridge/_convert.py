@@ -264,7 +264,15 @@ def _signature(
         constants,
         lowered.outputs,
         captured.out_spec,
+        _training(captured, lowered),
     )
+
+
+def _training(captured: Capture, lowered: Lowered) -> tuple[list[Any], Any] | None:
+    """What the Linen model returns in train mode, and PyTorch's structure for it."""
+    if captured.training is None or lowered.training is None:
+        return None
+    return lowered.training, captured.training[1]
 
 
 def _placeholder_order(forward: inspect.Signature, args: Any, kwargs: Any) -> list[Any]:

@@ -7,7 +7,6 @@ import torch
 
 from linstock.bridge._errors import ModeNeededError, UnsupportedError
 from linstock.bridge.capture._export import SIZES, Capture, TrainModeError, capture
-from linstock.bridge.capture._merge import ModesDifferError
 from linstock.bridge.capture._modes import stubborn
 from linstock.bridge.ir._check import check_body
 from linstock.bridge.ir._differences import Difference
@@ -55,7 +54,7 @@ class Exporting:
         if self.in_training:
             try:
                 return capture(self.model, self.args, self.kwargs, sizes=sizes, in_training=True)
-            except (TrainModeError, ModesDifferError) as error:
+            except TrainModeError as error:
                 self.give_up(str(error))
         captured = capture(self.model, self.args, self.kwargs, sizes=sizes)
         unfollowed = frozenset() if self.has_given_up else self.readers

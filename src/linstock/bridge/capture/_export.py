@@ -43,6 +43,7 @@ class Capture:
         frame_of: Graph node -> the frame it ran in.
         outputs: What the model returns: nodes, and constants.
         out_spec: The structure that it returns them in.
+        training: What it returns in train mode, and in which structure, where that differs.
         stubborn: The modules that `train()` or `eval()` leave in the other mode.
         in_training: Whether the graph tells what differs in train mode; otherwise nothing is known
             to differ but what layers do by themselves.
@@ -56,6 +57,7 @@ class Capture:
     frame_of: dict[torch.fx.Node, Frame]
     outputs: list[Any]
     out_spec: pytree.TreeSpec
+    training: tuple[list[Any], pytree.TreeSpec] | None
     stubborn: set[torch.nn.Module]
     in_training: bool
     notes: list[str]
@@ -159,17 +161,19 @@ def _captured(
     specs = program.call_spec.out_spec.children()
     outputs, rest = _split(list(graph.output_node().args[0]), specs[0].num_leaves)
     frames = [recorder.frames[number] for number in recorder.roots]
+    training = None
     if len(frames) == 2:
-        if str(specs[0]) != str(specs[1]):
-            raise TrainModeError("the model returns another structure in train mode")
-        outputs = merge(graph, frame_of, (frames[0], outputs), (frames[1], rest))
-    _return(graph, outputs)
+        runs = (frames[0], outputs), (frames[1], rest)
+        outputs, other = merge(graph, frame_of, *runs)
+        training = None if other is None else (other, specs[1])
+    _return(graph, [*outputs, *(training[0] if training else ())])
     return Capture(
         program,
         frames[0],
         frame_of,
         outputs,
         specs[0],
+        training,
         stubborn(model),
         len(frames) == 2,
         notes,

@@ -37,10 +37,6 @@ _MODE_ARGUMENTS = {
 }
 
 
-class ModesDifferError(Exception):
-    """The runs in eval mode and in train mode are too different to be one program."""
-
-
 def by_mode(training: Any, evaluated: Any) -> Any:
     """Stands in a graph for a value that depends on the mode; None where a mode has none."""
     raise NotImplementedError
@@ -51,7 +47,7 @@ def merge(
     frame_of: dict[Node, Frame],
     evaluated: tuple[Frame, list[Any]],
     trained: tuple[Frame, list[Any]],
-) -> list[Any]:
+) -> tuple[list[Any], list[Any] | None]:
     """Makes one run of two.
 
     Args:
@@ -61,10 +57,7 @@ def merge(
         trained: The call of the model in train mode, and what it returned.
 
     Returns:
-        What the model returns.
-
-    Raises:
-        ModesDifferError: It returns other things in train mode.
+        What the model returns; and what it returns in train mode, where that is not the same.
     """
     merging = _Merging(graph, frame_of, evaluated[0])
     merging.calls(evaluated[0], trained[0])
@@ -233,24 +226,29 @@ class _Merging:
 
     # ---- the end
 
-    def finished(self, ours: list[Any], theirs: list[Any]) -> list[Any]:
+    def finished(self, ours: list[Any], theirs: list[Any]) -> tuple[list[Any], list[Any] | None]:
         """What the model returns; what is left of the second run is gone."""
-        try:
-            if len(ours) != len(theirs):
-                raise _Apart
-            for pair in zip(ours, theirs, strict=True):
-                self._check_pair(*pair)
-        except _Apart:
-            raise ModesDifferError("it returns other things in train mode") from None
-        results = [
-            self._paired(self.root, one, other) for one, other in zip(ours, theirs, strict=True)
-        ]
+        output = self.graph.output_node()
+        if self._are_pairs(ours, theirs):
+            pairs = zip(ours, theirs, strict=True)
+            output.args = ([self._paired(self.root, *pair) for pair in pairs], [])
+        else:
+            output.args = (ours, self._mapped(theirs))
         for call in self._calls_in(self.root):
             for node in list(self.events.get(call, ())):
                 if isinstance(node, Node) and node.meta.get(MODE_TAG) is not None:
                     self._keep_inside(node)
         self._map_calls()
-        return results
+        results, training = output.args
+        return [*results], [*training] or None  # type: ignore[misc]
+
+    def _are_pairs(self, ours: list[Any], theirs: list[Any]) -> bool:
+        try:
+            for pair in zip(ours, theirs, strict=True):
+                self._check_pair(*pair)
+        except (_Apart, ValueError):
+            return False
+        return True
 
     def _calls_in(self, frame: Frame) -> Iterator[Frame]:
         for call in frame.calls:
@@ -265,9 +263,12 @@ class _Merging:
         outside = [
             user
             for user in node.users
-            if user.op == "call_function"
-            and user not in self.into
-            and not _is_within(self.frame_of[user], home)
+            if (user.op == "output" and home is not self.root)
+            or (
+                user.op == "call_function"
+                and user not in self.into
+                and not _is_within(self.frame_of[user], home)
+            )
         ]
         if not outside:
             return

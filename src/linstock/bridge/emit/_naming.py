@@ -17,6 +17,7 @@ from linstock.bridge.ir._tree import (
     Def,
     Dim,
     Index,
+    Leave,
     Local,
     Member,
     Name,
@@ -140,6 +141,10 @@ class _Namer:
             return
         step = placed.step
         position = self.nesting.position[placed.key]
+        if isinstance(step.tree, Leave):
+            values = tuple(self._written(value, position) for value in step.tree.values)
+            lines.append(Return(values[0] if len(values) == 1 else Seq(values), step.origin))
+            return
         value = self._written(step.tree, position)
         if step.is_tuple:
             refs = [Ref(placed.key, i) for i in range(len(step.parts))]

@@ -13,11 +13,13 @@ from linstock.bridge.ir._tree import (
     Def,
     Dim,
     Field,
+    Leave,
     Member,
     ModelClass,
     Name,
     Owner,
     Ref,
+    Seq,
     Tree,
     children,
     rewrite,
@@ -198,6 +200,8 @@ def _width(tree: Tree) -> int:
     def change(part: Tree) -> Tree | None:
         if isinstance(part, Member):
             return Name(part.owner.path or part.owner.invented)
+        if isinstance(part, Leave):
+            return Seq(tuple(rewrite(value, change) for value in part.values))
         return Name(part.name) if isinstance(part, Def) else None
 
     return len(text(rewrite(tree, change)))

@@ -26,8 +26,10 @@ def nest_layers(lines: Sequence[Line]) -> list[Line]:
 
 
 def _merged(first: Assign, second: Assign) -> Assign | None:
+    if len(first.targets) != 1:
+        return None
     name = Name(first.targets[0])
-    if first.targets != second.targets or len(first.targets) > 1 or not is_layer(first.value):
+    if first.targets != second.targets or not is_layer(first.value):
         return None
     if is_block(first.value) or is_layer(second.value):
         return None

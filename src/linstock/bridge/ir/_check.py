@@ -23,6 +23,7 @@ from linstock.bridge.ir._tree import (
     Invoke,
     Key,
     Kind,
+    Leave,
     Member,
     ModelClass,
     Name,
@@ -39,7 +40,7 @@ from linstock.bridge.ir._values import Size
 # A body has neither names nor fields nor a target's forms, and its submodules are declared.
 NOT_IN_BODIES = (Name, Field, Argument, Construct, Member, Declaration, FString)
 # What is left to print has names for values and the target's forms for everything else.
-NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind, Train, Key, Update)
+NOT_IN_LINES = (Ref, Dim, Invoke, Member, Own, Held, Kind, Train, Key, Update, Leave)
 
 
 class CheckError(AssertionError):

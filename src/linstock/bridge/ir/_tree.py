@@ -269,6 +269,13 @@ class Update(Tree):
 
 
 @dataclass(frozen=True)
+class Leave(Tree):
+    """The method returns these values here and now."""
+
+    values: tuple[Tree, ...]
+
+
+@dataclass(frozen=True)
 class Declaration(Tree):
     """An expression in a target's form that declares a variable and gives its value."""
 

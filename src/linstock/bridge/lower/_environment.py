@@ -12,7 +12,7 @@ from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._merge import TRAINING_TAG
 from linstock.bridge.ir._body import Body, Result
-from linstock.bridge.ir._tree import Const, Dim, Ref, Tree
+from linstock.bridge.ir._tree import Const, Dim, Leave, Ref, Tree
 from linstock.bridge.ir._values import Folded, Size, Value
 from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
@@ -227,6 +227,15 @@ class Environment:
                 self.body.results.append(Result(value.tree, place, value.order))
             given.append(value)
         return given
+
+    def leave(self, nodes: list[Any]) -> list[Any]:
+        """Lets the method return the values of nodes in train mode, before it returns others."""
+        given = [self._values.get(node) if isinstance(node, Node) else node for node in nodes]
+        with self.steps.in_mode(True):
+            values = [self._given(v) if isinstance(v, Value) else v for v in given]
+            trees = tuple(v.tree for v in values if isinstance(v, Value) and v.tree is not None)
+            self.steps.add(Leave(trees), place=Place(), is_tuple=True)
+        return values
 
     def _given(self, value: Value) -> Value:
         build = self.builder()

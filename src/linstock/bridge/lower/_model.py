@@ -178,6 +178,7 @@ class Lowered:
         fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
         differences: What is knowingly done otherwise than PyTorch does it.
+        training: What the root returns in train mode, where that is not the same.
     """
 
     root: Body
@@ -188,6 +189,7 @@ class Lowered:
     fixed: dict[str, torch.Tensor]
     notes: list[str]
     differences: list[Difference] = field(default_factory=list)
+    training: list[Any] | None = None
 
 
 def is_size(node: Node) -> bool:

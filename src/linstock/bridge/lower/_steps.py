@@ -11,6 +11,7 @@ from linstock.bridge.ir._tree import (
     Construct,
     Invoke,
     Key,
+    Leave,
     Own,
     Owner,
     Ref,
@@ -23,7 +24,7 @@ from linstock.bridge.ir._values import Size
 from linstock.bridge.lower._expected import Place
 
 # What cannot be written twice without making something twice.
-EFFECTS = (Invoke, Key, Own, Update)
+EFFECTS = (Invoke, Key, Own, Update, Leave)
 
 
 class _Known:

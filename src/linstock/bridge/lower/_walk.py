@@ -67,9 +67,11 @@ def lower(
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
+    training: list[Any] | None = None
     try:
         walk.lower_root()
         outputs = walk.around.give(capture.outputs)
+        training = None if capture.training is None else walk.around.leave(capture.training[0])
     except LoweringError as error:
         shared.missing.append(Missing(type(model).__qualname__, "", "", str(error)))
     if shared.missing:
@@ -84,6 +86,7 @@ def lower(
         state.fixed(),
         shared.notes,
         shared.differences,
+        training,
     )
 
 

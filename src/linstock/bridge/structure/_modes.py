@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from linstock.bridge.ir._program import Choice, PlacedStep, Run
 from linstock.bridge.ir._tree import (
@@ -12,6 +13,7 @@ from linstock.bridge.ir._tree import (
     IfElse,
     Initializing,
     Kind,
+    Leave,
     Op,
     Own,
     Ref,
@@ -20,6 +22,7 @@ from linstock.bridge.ir._tree import (
     walk,
 )
 
+_NO_RUN = (None, None, False)
 NOT_TRAIN = Op("not", (TRAIN,))
 
 
@@ -63,13 +66,13 @@ class _Modes:
         self.mode: dict[int, bool | None] = {}  # of each run
         self.first: dict[int, int] = {}
         self.has_weights: dict[int, bool] = {}
-        last: tuple[int | None, bool | None] = (None, None)
+        last: tuple[Any, ...] = _NO_RUN
         for position, placed in enumerate(steps):
-            key = (placed.run, placed.step.mode)
-            if key != last and key != (None, None):
+            key = (placed.run, placed.step.mode, isinstance(placed.step.tree, Leave))
+            if key != last and key != _NO_RUN:
                 self._begin(placed, runs, position)
             last = key
-            number = None if key == (None, None) else len(self.runs) - 1
+            number = None if key == _NO_RUN else len(self.runs) - 1
             self.steps.append(dataclasses.replace(placed, run=number))
         self.position = {placed.key: i for i, placed in enumerate(self.steps)}
         for number, run in self.runs.items():

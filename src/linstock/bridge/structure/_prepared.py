@@ -13,6 +13,7 @@ from linstock.bridge.ir._tree import (
     Call,
     Construct,
     Invoke,
+    Leave,
     ModelClass,
     Owner,
     Ref,
@@ -166,7 +167,7 @@ def occurrences(args: Mapping[int, str]) -> dict[int, tuple[str, int]]:
 def _needed(trees: dict[int, Tree], results: Iterable[Tree]) -> set[int]:
     needed: set[int] = set()
     queue = [part.key for tree in results for part in walk(tree) if isinstance(part, Ref)]
-    queue += [key for key, tree in trees.items() if isinstance(tree, Update)]
+    queue += [key for key, tree in trees.items() if isinstance(tree, (Update, Leave))]
     while queue:
         key = queue.pop()
         if key not in needed:

@@ -60,6 +60,7 @@ class Signature:
             code.
         outputs: What the Linen model returns, and constants where PyTorch returns them.
         out_spec: The structure that PyTorch returns.
+        training: The same two in train mode, where they differ.
     """
 
     forward: inspect.Signature
@@ -67,6 +68,7 @@ class Signature:
     constants: Mapping[Path, Any]
     outputs: Sequence[Any]
     out_spec: Any
+    training: tuple[Sequence[Any], Any] | None = None
 
     def arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The Linen model's arguments for the torch model's.
@@ -95,13 +97,19 @@ class Signature:
             )
         return arrays
 
-    def results(self, returned: Any) -> Any:
+    def results(self, returned: Any, *, train: bool = False) -> Any:
         """PyTorch's structure and axis order for what the Linen model returned.
+
+        Args:
+            returned: What it returned.
+            train: Whether it ran in train mode.
 
         Raises:
             InputError: The number of arrays or of their axes is not what the module returns.
         """
-        values = [output for output in self.outputs if isinstance(output, Value)]
+        is_other = train and self.training is not None
+        outputs, spec = self.training if is_other else (self.outputs, self.out_spec)  # type: ignore[misc]
+        values = [output for output in outputs if isinstance(output, Value)]
         arrays = [returned] if len(values) == 1 else returned
         _check_returned(arrays, values)
         given = iter(arrays)
@@ -109,10 +117,10 @@ class Signature:
             _moved(next(given), [output.order.index(axis) for axis in range(output.rank)])
             if isinstance(output, Value)
             else output
-            for output in self.outputs
+            for output in outputs
         ]
-        make_known(self.out_spec)
-        return pytree.tree_unflatten(leaves, self.out_spec)
+        make_known(spec)
+        return pytree.tree_unflatten(leaves, spec)
 
 
 def _moved(array: Any, order: Sequence[int]) -> Any:

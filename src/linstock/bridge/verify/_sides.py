@@ -189,7 +189,7 @@ class Call:
             )
         else:
             returned = self.module.apply(variables, *arrays, rngs=rngs, **more)
-        leaves = pytree.tree_leaves(self.signature.results(returned))
+        leaves = pytree.tree_leaves(self.signature.results(returned, train=self.train))
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)], updates
 
     def step(
