@@ -108,6 +108,10 @@ class Environment:
         """Says something to the user in the report, once."""
         self.model.note(text)
 
+    def differ(self, name: str, text: str) -> None:
+        """Says by name what is knowingly done otherwise than PyTorch does it, once."""
+        self.model.differ(name, text)
+
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""
         self.parameters.hold_inside(weight, layer, variable, collection)

@@ -54,6 +54,9 @@ class Surroundings(Protocol):
     def note(self, text: str) -> None:
         """Says something to the user in the report, once."""
 
+    def differ(self, name: str, text: str) -> None:
+        """Says by name what is knowingly done otherwise than PyTorch does it, once."""
+
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""
 

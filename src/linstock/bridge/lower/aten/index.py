@@ -139,10 +139,28 @@ def index_select(build: Builder, self: Value, dim: int, index: Value) -> Value:
     return build.result(tree, order=self.order)
 
 
-@lowers("aten.embedding", ignores="padding_idx scale_grad_by_freq sparse")
-def embedding(build: Builder, weight: Value, indices: Value) -> Value:
-    """A lookup in a table that is no layer's own."""
-    return build.result(Index(build.plain(weight), (build.plain(indices),)))
+@lowers("aten.embedding", ignores="sparse")
+def embedding(
+    build: Builder,
+    weight: Value,
+    indices: Value,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+) -> Value:
+    """A lookup in a table that is no layer's own; the row of the padding does not learn from it."""
+    if scale_grad_by_freq:
+        build.around.differ(
+            "gradient",
+            "`scale_grad_by_freq` divides the gradient of an embedding by how often its word "
+            "occurs in the batch; here the gradients of all occurrences add up",
+        )
+    words = build.plain(indices)
+    found = build.add(Index(build.plain(weight), (words,)), build.shape)
+    if padding_idx == -1:
+        return build.result(found)
+    is_padding = Index(Op("==", (words, Const(padding_idx))), (Const(...), Const(None)))
+    held = call("jax.lax.stop_gradient", found)
+    return build.result(call("jnp.where", is_padding, held, found))
 
 
 def places(build: Builder, index: Value, axis: int) -> tuple[Tree, ...]:
