@@ -313,6 +313,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+from linstock.bridge.port import _files
 
 def killed(*_):
     if {killed}:

@@ -381,3 +381,32 @@ def test_the_source_is_widened_where_it_names_fewer_bits():
 
 def test_tolerances_are_those_of_the_contract():
     assert (precision.RTOL, precision.ATOL, precision.TOL64) == (1e-3, 1e-4, 1e-8)
+
+
+# ---- NaN
+
+
+def linear_with(value, rows=slice(None)):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        model.weight[rows] = value
+    return model.eval()
+
+
+def test_weights_of_nan_are_not_verified():
+    report = to_linen(linear_with(float("nan")), (torch.randn(2, 4),)).report
+    assert not report.ok
+    assert "weights hold NaN: `params/layer/kernel`" in report.notes
+    assert "every number of `output` is NaN" in str(report)
+
+
+def test_some_weights_of_nan_are_said():
+    report = to_linen(linear_with(float("nan"), rows=0), (torch.randn(2, 4),)).report
+    assert "weights hold NaN: `params/layer/kernel`" in report.notes
+    assert "every number" not in str(report)
+
+
+def test_an_example_of_nan_is_no_example():
+    report = to_linen(linear_with(0.5), (torch.full((2, 4), float("nan")),)).report
+    assert not report.ok

@@ -18,12 +18,12 @@ from linstock.bridge._errors import (
     naming_mistakes,
 )
 from linstock.bridge._exporting import Exporting, lowered, may_differ
-from linstock.bridge._threads import alone
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.capture._modes import reading_mode
+from linstock.bridge.capture._threads import alone
 from linstock.bridge.emit._emit import Emitted, emit
 from linstock.bridge.ir._check import check_program
 from linstock.bridge.ir._differences import DIFFERENCES, Difference

@@ -40,7 +40,7 @@ def import_library(name: str, spec: str) -> ModuleType:
             raise
         raise SpecError(
             f"`{spec}` needs `{name}`, which is not installed.",
-            todo=_HOW_TO_INSTALL.get(name, f"run `pip install {name}`"),
+            todo=_HOW_TO_INSTALL.get(name, f"run `pip install '{name}'`"),
         ) from error
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_TORCH_NAMES = {
+TORCH_NAMES = {
     "f16": "float16",
     "bf16": "bfloat16",
     "f32": "float32",
@@ -24,7 +24,7 @@ _TORCH_NAMES = {
 }
 _PATTERN = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dtype>\w+)\[(?P<shape>[\d,\s]*)\]")
 _ALIASES = {"half": "f16", "float": "f32", "double": "f64", "int": "i32", "long": "i64"} | {
-    torch_name: name for name, torch_name in _TORCH_NAMES.items()
+    torch_name: name for name, torch_name in TORCH_NAMES.items()
 }
 
 
@@ -69,11 +69,11 @@ def parse_input(text: str) -> InputSpec:
             todo="write it as in `--input 'f32[1,3,224,224]'` or `--input 'input_ids=i64[1,16]'`",
         )
     dtype = match["dtype"]
-    if dtype not in _TORCH_NAMES:
+    if dtype not in TORCH_NAMES:
         meant = f"write `{_ALIASES[dtype]}`" if dtype in _ALIASES else "use one of them"
         raise SpecError(
             f"`--input '{text}'` has the unknown dtype `{dtype}`.",
-            why=f"the dtypes are {', '.join(_TORCH_NAMES)}",
+            why=f"the dtypes are {', '.join(TORCH_NAMES)}",
             todo=meant,
         )
     return InputSpec(dtype, _parse_shape(match["shape"], text), match["name"] or "")
@@ -123,7 +123,7 @@ def _sample(
 ) -> "torch.Tensor":
     import torch
 
-    dtype: torch.dtype = getattr(torch, _TORCH_NAMES[spec.dtype])
+    dtype: torch.dtype = getattr(torch, TORCH_NAMES[spec.dtype])
     if dtype.is_floating_point:
         return torch.randn(spec.shape, generator=generator).to(dtype)
     if "mask" in name:

@@ -97,10 +97,8 @@ def _download(name: str) -> tuple["nn.Module", tuple[str, ...]]:
 def _load_weights(
     model_class: Any, origin: Path | str, **options: Any
 ) -> tuple["nn.Module", tuple[str, ...]]:
-    import torch
-
     model, info = model_class.from_pretrained(
-        origin, dtype=torch.float32, output_loading_info=True, **options
+        origin, dtype="auto", output_loading_info=True, **options
     )
     missing = sorted(info["missing_keys"])
     if not missing:

@@ -1,8 +1,9 @@
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._inputs import Example, InputSpec, sample_inputs
+from ._inputs import TORCH_NAMES, Example, InputSpec, sample_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +24,17 @@ def imply_example(model: "nn.Module") -> Example | None:
         return None
     specs = [_MAIN_INPUTS[main](model.config)]
     specs += [s for s in _imply_others(model, main) if s.name in accepted]
+    specs = [_in_dtype_of(model, spec) for spec in specs]
     given = {spec.name for spec in specs}
     needed = {p.name for p in accepted.values() if p.default is p.empty and p.name != "kwargs"}
     return sample_inputs(specs, model) if needed <= given else None
+
+
+def _in_dtype_of(model: "nn.Module", spec: InputSpec) -> InputSpec:
+    """Numbers with a point as the weights have them, which may be a half as wide."""
+    names = {f"torch.{name}": short for short, name in TORCH_NAMES.items()}
+    own = names.get(str(getattr(model, "dtype", "")), spec.dtype)
+    return dataclasses.replace(spec, dtype=own) if spec.dtype == "f32" else spec
 
 
 def _imply_others(model: "nn.Module", main: str) -> list[InputSpec]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from linstock.bridge.verify._comparison import Comparison, Suspect, TorchFailure
 from linstock.bridge.verify._inputs import variations
-from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference, wrong_dtype
+from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference, is_blank, wrong_dtype
 from linstock.bridge.verify._precision import narrowest, tolerances
 from linstock.bridge.verify._report import OutputError
 from linstock.bridge.verify._roundoff import is_round_off
@@ -19,6 +19,8 @@ def compare_example(it: Comparison) -> None:
         return
     for (name, a), (_, b) in zip(expected, found, strict=True):
         it.report.outputs.append(OutputError(name, a.shape, *difference(a, b)))
+        if is_blank(a):
+            it.problems.append(f"every number of `{name}` is NaN, with which nothing is compared")
         if wrong := wrong_dtype(a, b):
             it.problems.append(f"`{name}` {wrong}")
     _judge_narrow(it, "the example", it.inputs, expected, found)

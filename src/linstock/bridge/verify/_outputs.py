@@ -95,6 +95,11 @@ def agrees(expected: Array, found: Array, rtol: float, atol: float) -> bool:
     return bool(np.allclose(b, a, rtol=rtol, atol=atol, equal_nan=True))
 
 
+def is_blank(array: Array) -> bool:
+    """Whether an array holds nothing but NaN."""
+    return array.size > 0 and array.dtype.kind not in "biu" and bool(np.isnan(array).all())
+
+
 def wrong_dtype(expected: Array, found: Array) -> str:
     """Says which dtype an output has in place of PyTorch's; empty where it is the same, or the
     same in 32 bits.
