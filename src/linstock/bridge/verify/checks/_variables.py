@@ -8,8 +8,7 @@ import torch
 
 from linstock.bridge.port._weights import to_numpy
 from linstock.bridge.verify._comparison import Comparison
-from linstock.bridge.verify._gradients import furthest
-from linstock.bridge.verify._outputs import Array, agrees
+from linstock.bridge.verify._outputs import Array, agrees, furthest
 from linstock.bridge.verify._precision import RTOL
 
 MOST_NAMED = 5
