@@ -141,6 +141,7 @@ BRIDGE_FLOORS = {
     "verify": 8,
     "_conversion": 9,
     "_convert": 9,
+    "_reopen": 9,
     "__init__": 9,
 }
 

@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,6 +322,11 @@ def test_a_difference_may_be_accepted_that_does_not_occur():
 def test_a_name_that_is_none_is_refused(accept, says):
     with pytest.raises(ConversionError, match=re.escape(says)):
         to_linen(Net().eval(), (X,), accept=accept)
+
+
+def test_the_page_lists_every_difference():
+    page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` | {text} |\n" in page for name, text in DIFFERENCES.items())
 
 
 def test_every_difference_has_its_sentence():

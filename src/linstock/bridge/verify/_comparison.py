@@ -100,6 +100,11 @@ class Comparison:
         except Exception as error:
             raise TorchFailure(first_line(error)) from error
 
+    def add_values(self, figure: float, problems: list[str]) -> None:
+        """Adds to what the check of values will say."""
+        self.figure = max(self.figure, figure)
+        self.problems.extend(problems)
+
     def suspect(self, run: Suspect) -> None:
         """Remembers a run in which the two sides differ."""
         self.suspects.append(run)

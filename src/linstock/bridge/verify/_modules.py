@@ -12,9 +12,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.port._weights import to_numpy
-from linstock.bridge.verify._gradients import entries
 from linstock.bridge.verify._module_table import RTOL64, ModuleRow, ModuleTable
-from linstock.bridge.verify._outputs import Array, Inputs, copied, difference
+from linstock.bridge.verify._outputs import Array, Inputs, copied, difference, entries
 from linstock.bridge.verify._precision import in_float64, widened
 from linstock.bridge.verify._sides import Linen, doubled
 

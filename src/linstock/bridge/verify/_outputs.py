@@ -1,5 +1,6 @@
 """Outputs: what either side returns as named arrays, and how far two of them are apart."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,3 +109,24 @@ def wrong_dtype(expected: Array, found: Array) -> str:
     if given in (wanted, NARROWED.get(wanted)):
         return ""
     return f"is {given} where PyTorch gives {wanted}"
+
+
+def furthest(expected: Array, found: Array) -> str:
+    """The two entries that are furthest apart, for reading."""
+    if expected.shape != found.shape:
+        return f"PyTorch has shape {list(expected.shape)}, here {list(found.shape)}"
+    if not expected.size:
+        return "nothing"
+    one, other = entries(expected, found)
+    return f"PyTorch {one:.6g}, here {other:.6g}"
+
+
+def entries(expected: Array, found: Array) -> tuple[Any, Any]:
+    """The two entries of arrays of one shape that are furthest apart."""
+    if not expected.size:
+        return math.nan, math.nan
+    a, b = (np.asarray(x, x.dtype if x.dtype.kind == "c" else float) for x in (expected, found))
+    with np.errstate(invalid="ignore"):
+        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    place = np.unravel_index(np.argmax(np.where(np.isnan(apart), np.inf, apart)), a.shape)
+    return a[place], b[place]

@@ -10,11 +10,11 @@ from linstock.bridge.verify._comparison import Comparison
 from linstock.bridge.verify._draws import ConstantDraws
 from linstock.bridge.verify._module_table import ModuleRow, ModuleTable
 from linstock.bridge.verify._modules import compare_modules
-from linstock.bridge.verify._narrow import compare_example, compare_variations
 from linstock.bridge.verify._precision import in_float64
-from linstock.bridge.verify._training import compare_step, copies_of_tensors, restore
-from linstock.bridge.verify._variables import compare_fresh, compare_weights
-from linstock.bridge.verify._wide import compare_noised, compare_sizes
+from linstock.bridge.verify.checks._narrow import compare_example, compare_variations
+from linstock.bridge.verify.checks._training import compare_step, copies_of_tensors, restore
+from linstock.bridge.verify.checks._variables import compare_fresh, compare_weights
+from linstock.bridge.verify.checks._wide import compare_noised, compare_sizes
 
 LEVELS = ("quick", "full", "none")
 

@@ -1,6 +1,5 @@
 """Gradients: those of PyTorch, and how far two sets of them are apart."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,15 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture._failures import first_line
 from linstock.bridge.port._weights import WeightMap, to_numpy
-from linstock.bridge.verify._outputs import Array, Inputs, Named, copied, difference, outputs
+from linstock.bridge.verify._outputs import (
+    Array,
+    Inputs,
+    Named,
+    copied,
+    difference,
+    furthest,
+    outputs,
+)
 from linstock.bridge.verify._run import Signature, path_name
 from linstock.bridge.verify._sides import all_tensors, float_inputs
 
@@ -105,27 +112,6 @@ class Apart:
     def __str__(self) -> str:
         """The name with the entries that are furthest apart."""
         return f"{self.name} ({furthest(self.expected, self.found)})"
-
-
-def furthest(expected: Array, found: Array) -> str:
-    """The two entries that are furthest apart, for reading."""
-    if expected.shape != found.shape:
-        return f"PyTorch has shape {list(expected.shape)}, here {list(found.shape)}"
-    if not expected.size:
-        return "nothing"
-    one, other = entries(expected, found)
-    return f"PyTorch {one:.6g}, here {other:.6g}"
-
-
-def entries(expected: Array, found: Array) -> tuple[Any, Any]:
-    """The two entries of arrays of one shape that are furthest apart."""
-    if not expected.size:
-        return math.nan, math.nan
-    a, b = (np.asarray(x, x.dtype if x.dtype.kind == "c" else float) for x in (expected, found))
-    with np.errstate(invalid="ignore"):
-        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-    place = np.unravel_index(np.argmax(np.where(np.isnan(apart), np.inf, apart)), a.shape)
-    return a[place], b[place]
 
 
 def compare_gradients(

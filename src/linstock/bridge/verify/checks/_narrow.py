@@ -3,11 +3,11 @@
 import numpy as np
 
 from linstock.bridge.verify._comparison import Comparison, Suspect, TorchFailure
-from linstock.bridge.verify._inputs import variations
 from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference, is_blank, wrong_dtype
 from linstock.bridge.verify._precision import narrowest, tolerances
 from linstock.bridge.verify._report import OutputError
-from linstock.bridge.verify._roundoff import is_round_off
+from linstock.bridge.verify.checks._inputs import variations
+from linstock.bridge.verify.checks._roundoff import is_round_off
 
 
 def compare_example(it: Comparison) -> None:

@@ -15,10 +15,10 @@ from linstock.bridge.capture._failures import first_line
 from linstock.bridge.verify import _sides
 from linstock.bridge.verify._comparison import Comparison, Suspect
 from linstock.bridge.verify._draws import ConstantDraws
-from linstock.bridge.verify._gradients import Step, compare_gradients, furthest, torch_step
-from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference
+from linstock.bridge.verify._outputs import Inputs, Named, agrees, difference, furthest
 from linstock.bridge.verify._precision import TOL64
 from linstock.bridge.verify._sides import all_tensors
+from linstock.bridge.verify.checks._gradients import Step, compare_gradients, torch_step
 
 MOST_NAMED = 3
 # How often batch norm was trained; no variable of Linen's holds it.

@@ -8,8 +8,7 @@ import torch
 
 from linstock.bridge.port._weights import to_numpy
 from linstock.bridge.verify._comparison import Comparison
-from linstock.bridge.verify._gradients import furthest
-from linstock.bridge.verify._outputs import Array, agrees
+from linstock.bridge.verify._outputs import NARROWED, Array, agrees, furthest
 from linstock.bridge.verify._precision import RTOL
 
 MOST_NAMED = 5
@@ -27,12 +26,13 @@ def compare_fresh(it: Comparison, variables: Any) -> None:
     apart = sorted(
         name
         for name in {**made, **converted}
-        if _kind(made.get(name)) != _kind(converted.get(name))
+        if _kind(name, made.get(name)) != _kind(name, converted.get(name))
     )
     if apart:
         said = f"`init` makes other variables than were converted: {apart[:MOST_NAMED]}"
         it.check("fresh variables", False, text=said)
         return
+    _note_dtypes(it, made, converted)
     wrong = list(_wrong_buffers(it, converted))
     said = f"`init` gives buffers other values: {', '.join(wrong[:MOST_NAMED])}" if wrong else ""
     it.check("fresh variables", not wrong, text=said)
@@ -43,11 +43,25 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
-def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
+def _kind(name: str, leaf: Any) -> tuple[tuple[int, ...], str] | None:
+    """What has to be the same: the shape, and the dtype of a buffer."""
     if leaf is None:
         return None
-    name = leaf.dtype.name
-    return tuple(leaf.shape), {"float64": "float32"}.get(name, name)
+    dtype = leaf.dtype.name
+    is_param = name.startswith("params/")
+    return tuple(leaf.shape), "" if is_param else NARROWED.get(dtype, dtype)
+
+
+def _note_dtypes(it: Comparison, made: dict[str, Any], converted: dict[str, Any]) -> None:
+    """Says that a fresh module computes in another dtype than the converted one."""
+    for name, leaf in converted.items():
+        fresh, held = made[name].dtype.name, leaf.dtype.name
+        if fresh not in (held, NARROWED.get(held)):
+            it.report.notes.append(
+                f"the dtype of fresh parameters is {fresh} where the converted ones are {held}: "
+                f"`{name}`"
+            )
+            return
 
 
 def _wrong_buffers(it: Comparison, converted: dict[str, Any]) -> list[str]:

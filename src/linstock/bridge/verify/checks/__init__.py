@@ -1,0 +1,1 @@
+"""Checks: one file for each promise, and what they need."""
