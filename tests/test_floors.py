@@ -133,6 +133,7 @@ BRIDGE_FLOORS = {
     "ir": 1,
     "capture": 2,
     "layers": 3,
+    "fresh": 3,
     "lower": 4,
     "structure": 5,
     "emit": 6,

@@ -84,6 +84,9 @@ class Plates:
                 return found
         return None
 
+    def functions_used(self, roots):
+        return ()
+
     def head(self, cls, printer):
         return f"class {cls.name}({printer.text(Global('Block'))}):"
 
@@ -95,7 +98,8 @@ class Plates:
         yield f"    def __init__({', '.join(['self', *fields])}):"
         yield from (f"        self.{f.name} = {f.name}" for f in cls.fields)
         for name, own in cls.variables.items():
-            yield f"        self.keep({name!r}, {printer.text(own.shape)}, {own.initializer!r})"
+            initializer = getattr(own.initializer, "id", "normal").rpartition(".")[2]
+            yield f"        self.keep({name!r}, {printer.text(own.shape)}, {initializer!r})"
         for name, made in self.made.get(cls.name, {}).items():
             yield f"        self.{name} = {printer.text(made)}"
         yield "        self.ready = True"

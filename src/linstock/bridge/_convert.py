@@ -25,10 +25,12 @@ from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.capture._modes import reading_mode
 from linstock.bridge.capture._threads import alone
 from linstock.bridge.emit._emit import Emitted, emit
+from linstock.bridge.fresh._rebuilt import Rebuilt
 from linstock.bridge.ir._check import check_program
 from linstock.bridge.ir._differences import DIFFERENCES, Difference
 from linstock.bridge.ir._program import Program
 from linstock.bridge.lower import aten as aten  # registers the lowerings
+from linstock.bridge.lower._fresh import Making
 from linstock.bridge.lower._model import Lowered
 from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
@@ -42,6 +44,7 @@ from linstock.bridge.verify._verify import LEVELS
 from linstock.bridge.verify._verify import verify as compare
 
 LAYOUTS = ("channels_last", "torch")
+INITS = ("flax", "torch")
 
 
 def to_linen(
@@ -54,6 +57,8 @@ def to_linen(
     dynamic: bool = True,
     verify: bool | str = "full",
     accept: Sequence[str] = (),
+    init: str = "flax",
+    factory: Callable[[], Any] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Turns a torch model into readable Linen source with converted weights.
@@ -75,6 +80,11 @@ def to_linen(
             compare nothing. True is `"full"`, and False `"none"`.
         accept: Names of differences that are no fault, of those in `linstock.bridge.DIFFERENCES`;
             a report with any other difference is not ok.
+        init: `"flax"` or `"torch"`: whose initializers the layers of the source draw fresh weights
+            with. Buffers and a module's own parameters start as in PyTorch either way.
+        factory: Builds the model anew, as `lambda: Net(width=8)`; it is watched once, to learn how
+            the constructor makes each tensor. Without it the constructors of submodules are run
+            again where a module keeps their arguments.
         on_step: Called with the name of each step as it begins: capture, lower, emit, port, verify.
 
     Returns:
@@ -89,7 +99,7 @@ def to_linen(
         InternalError: linstock itself made a mistake.
         ConversionError: A setting is not one of those above.
     """
-    _check_settings(model, runtime, layout, verify, accept)
+    _check_settings(model, runtime, layout, verify, accept, init)
     args, kwargs = _checked_inputs(args, kwargs)
     report = Report(accepted=tuple(accept))
     steps = _Steps(report, on_step)
@@ -104,6 +114,7 @@ def to_linen(
             with reading_mode() as readers:
                 args, kwargs = settled_inputs(model, args, kwargs, report.notes)
             exporting = Exporting(model, args, kwargs, report.differences, frozenset(readers))
+            exporting.making = Making(Rebuilt(model, factory), is_torch=init == "torch")
             exporting.in_training = may_differ(model, readers)
             captured = exporting.capture("all" if dynamic else "fixed")
         with steps("lower"):
@@ -112,7 +123,8 @@ def to_linen(
             signature = _signature(model, captured, result, args, kwargs)
             inputs = _examples(signature, args, kwargs)
             program = _program(result)
-            emitted = _emitted(program, inputs, Linen(runtime))
+            sayings = [*result.fresh.sentences()]
+            emitted = _emitted(program, inputs, Linen(runtime), sayings)
             module = load_module(emitted.source, emitted.root)
             readme = _linen_docs.readme(emitted, program.root.source, inputs)
         with steps("port"):
@@ -120,9 +132,10 @@ def to_linen(
             variables = as_jax(weights.to_flax(model.state_dict()))
         report.differences.extend(_differences(captured, result, variables))
         report.notes.extend([*captured.notes, *result.notes, *_notes(variables, result)])
+        report.notes.extend(result.fresh.notes())
         report.notes.extend(difference.text for difference in report.differences)
         sites = dict(_sites(captured.root))
-        sides = Sides(module, emitted.source, weights, signature, sites)
+        sides = Sides(module, emitted.source, weights, signature, sites, result.fresh.expected)
         if verify not in (False, "none"):
             with steps("verify"):
                 thorough = verify != "quick"
@@ -143,7 +156,7 @@ def to_linen(
 
 
 def _check_settings(
-    model: Any, runtime: str, layout: str, verify: bool | str, accept: Sequence[str]
+    model: Any, runtime: str, layout: str, verify: bool | str, accept: Sequence[str], init: str
 ) -> None:
     check_is_model(model)
     _check_accepted(accept)
@@ -151,6 +164,7 @@ def _check_settings(
         ("runtime", runtime, tuple(RUNTIMES)),
         ("layout", layout, LAYOUTS),
         ("verify", verify, (*LEVELS, True, False)),
+        ("init", init, INITS),
     ):
         if value not in allowed:
             choices = " or ".join(f'"{choice}"' for choice in allowed if isinstance(choice, str))
@@ -303,11 +317,13 @@ def _examples(signature: Signature, args: Any, kwargs: Any) -> list[_linen_docs.
     return [(value, tuple(leaves[path].shape)) for path, value in signature.inputs]
 
 
-def _emitted(program: Program, inputs: list[_linen_docs.Input], target: Linen) -> Emitted:
+def _emitted(
+    program: Program, inputs: list[_linen_docs.Input], target: Linen, sayings: Sequence[str]
+) -> Emitted:
     source, needs = program.root.source, needs_of(program)
 
     def docstring(root: str, names: list[str]) -> Iterator[str]:
-        return _linen_docs.describe(source, root, names, inputs, needs)
+        return _linen_docs.describe(source, root, names, inputs, needs, sayings)
 
     return emit(program, target, docstring)
 

@@ -12,6 +12,7 @@ from linstock.bridge.ir._check import check_body
 from linstock.bridge.ir._differences import Difference
 from linstock.bridge.layers import find_pair
 from linstock.bridge.lower import aten as aten  # registers the lowerings
+from linstock.bridge.lower._fresh import Making
 from linstock.bridge.lower._model import Lowered
 from linstock.bridge.lower._walk import lower
 from linstock.bridge.targets.linen import Linen
@@ -38,6 +39,7 @@ class Exporting:
         kwargs: Example keyword inputs.
         differences: What had to be given up.
         readers: The modules that ask for their mode.
+        making: How the constructor makes the model's tensors.
         in_training: Whether to capture train mode too.
     """
 
@@ -46,6 +48,7 @@ class Exporting:
     kwargs: dict[str, Any]
     differences: list[Difference]
     readers: frozenset[torch.nn.Module]
+    making: Making | None = None
     in_training: bool = False
     has_given_up: bool = False
 
@@ -89,7 +92,7 @@ def _as_captured(
 ) -> tuple[Capture, Lowered]:
     if captured.in_training:
         try:
-            return captured, _lower(exporting.model, captured, layout)
+            return captured, _lower(exporting, captured, layout)
         except UnsupportedError as error:
             missing = error.missing[0]
             exporting.give_up(f"`{missing.what}` is not covered")
@@ -99,7 +102,7 @@ def _as_captured(
         try:
             if sizes != SIZES[0] and dynamic:
                 captured = exporting.capture(sizes)
-            lowered = _lower(exporting.model, captured, layout)
+            lowered = _lower(exporting, captured, layout)
         except UnsupportedError as error:
             first = first or error
             if not dynamic or not all(item.why for item in error.missing):
@@ -117,7 +120,13 @@ def _as_captured(
     raise first
 
 
-def _lower(model: torch.nn.Module, captured: Capture, layout: str) -> Lowered:
-    lowered = lower(model, captured, layout=layout, reserved=Linen.members)
+def _lower(exporting: Exporting, captured: Capture, layout: str) -> Lowered:
+    lowered = lower(
+        exporting.model,
+        captured,
+        layout=layout,
+        reserved=Linen.members,
+        making=exporting.making,
+    )
     check_body(lowered.root)
     return lowered

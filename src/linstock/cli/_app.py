@@ -72,6 +72,10 @@ def convert(
         Literal["channels_last", "torch"],
         typer.Option(help="The order of an image's axes: Flax's or PyTorch's."),
     ] = "channels_last",
+    init: Annotated[
+        Literal["flax", "torch"],
+        typer.Option(help="Whose initializers fresh weights are drawn with."),
+    ] = "flax",
     static: Annotated[
         bool, typer.Option("--static", help="Keep the example's sizes instead of dynamic ones.")
     ] = False,
@@ -114,6 +118,7 @@ def convert(
         pretrained=pretrained,
         runtime=runtime,
         layout=layout,
+        init=init,
         static=static,
         verify="none" if no_verify else verify,
         accept=tuple(accept or ()),

@@ -1,6 +1,6 @@
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Request:
     pretrained: bool = False
     runtime: Literal["flax", "linstock"] = "flax"
     layout: Literal["channels_last", "torch"] = "channels_last"
+    init: Literal["flax", "torch"] = "flax"
     static: bool = False
     verify: Literal["full", "quick", "none"] = "full"
     accept: tuple[str, ...] = ()
@@ -61,6 +62,8 @@ def run_convert(request: Request, console: Console) -> int:
             dynamic=not request.static,
             verify=request.verify,
             accept=request.accept,
+            init=request.init,
+            factory=loaded.factory,
             on_step=steps.begin,
         )
     conversion.report.request = _remember(request)
@@ -91,7 +94,7 @@ def load_example(request: Request) -> tuple[LoadedModel, Example]:
     loaded = load_spec(request.spec, pretrained=request.pretrained)
     if request.weights is not None:
         notes = load_weights(loaded.model, request.weights)
-        loaded = LoadedModel(loaded.model, loaded.example, (*loaded.notes, *notes))
+        loaded = replace(loaded, notes=(*loaded.notes, *notes))
     if specs:
         return loaded, sample_inputs(specs, loaded.model)
     if loaded.example is None:

@@ -26,4 +26,6 @@ def load_timm(name: str, pretrained: bool) -> LoadedModel:
         ) from error
     channels, height, width = model.default_cfg["input_size"]
     image = InputSpec("f32", (1, channels, height, width))
-    return LoadedModel(model, sample_inputs([image], model))
+    return LoadedModel(
+        model, sample_inputs([image], model), factory=lambda: timm.create_model(architecture)
+    )

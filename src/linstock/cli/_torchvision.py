@@ -30,7 +30,8 @@ def load_torchvision(name: str, pretrained: bool) -> LoadedModel:
         )
     model = _build(name, pretrained).eval()
     family = models.get_model_builder(name).__module__.split(".")[2]
-    return LoadedModel(model, _imply_example(family, _read_size(name), model))
+    example = _imply_example(family, _read_size(name), model)
+    return LoadedModel(model, example, factory=lambda: _build(name, False))
 
 
 def _build(name: str, pretrained: bool) -> "nn.Module":

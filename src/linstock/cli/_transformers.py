@@ -1,3 +1,4 @@
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,10 @@ def load_transformers(name: str, pretrained: bool) -> LoadedModel:
         model, notes = _build_default(name), ()
     else:
         raise _refuse(name, folder)
-    return LoadedModel(model.eval(), imply_example(model), (*notes, *_turn_cache_off(model.config)))
+    notes = (*notes, *_turn_cache_off(model.config))
+    return LoadedModel(
+        model.eval(), imply_example(model), notes, lambda: type(model)(copy.deepcopy(model.config))
+    )
 
 
 def _turn_cache_off(config: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,7 +107,7 @@ def _load(found: Any, spec: str) -> LoadedModel:
         made = found()
     except BaseException as error:
         raise _blame(error, f"`{spec}` failed when it was called.") from error
-    return _read_made(made, spec)
+    return replace(_read_made(made, spec), factory=found)
 
 
 def _check_no_arguments(found: Any, spec: str) -> None:

@@ -7,10 +7,21 @@
 
 with `import jax, jax.numpy as jnp, safetensors.flax` and
 `from flax.traverse_util import unflatten_dict`.
+
+`init` draws the kernels and embeddings of layers with Flax's default initializers, not
+with those of PyTorch's constructor; converting with `init="torch"` writes these.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+
+def draw_uniform(low, high):
+    """Draws evenly from `low` to `high`."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, low, high
+    )
 
 
 class Whiten(nn.Module):
@@ -18,13 +29,19 @@ class Whiten(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        center = self.variable("buffers", "center", jnp.zeros, (6,), jnp.float32).value
+        center = self.variable(
+            "buffers",
+            "center",
+            lambda: nn.initializers.normal(1.0)(self.make_rng("params"), (6,)),
+        ).value
         centered = x - center
         rotation = self.variable(
-            "buffers", "rotation", jnp.zeros, (6, 6), jnp.float32
+            "buffers",
+            "rotation",
+            lambda: nn.initializers.normal(1.0)(self.make_rng("params"), (6, 6)),
         ).value
-        gain = self.param("gain", nn.initializers.normal(0.3), (6,))
-        steps = self.variable("buffers", "steps", jnp.zeros, (), jnp.int32).value
+        gain = self.param("gain", draw_uniform(0.5, 1.5), (6,))
+        steps = self.variable("buffers", "steps", jnp.array, 7).value
         return centered @ rotation * gain + steps
 
 

@@ -8,6 +8,9 @@
 
 with `import jax, jax.numpy as jnp, safetensors.flax` and
 `from flax.traverse_util import unflatten_dict`.
+
+`init` draws the kernels and embeddings of layers with Flax's default initializers, not
+with those of PyTorch's constructor; converting with `init="torch"` writes these.
 """
 
 import jax.numpy as jnp
@@ -18,12 +21,13 @@ class Conv1D(nn.Module):
     """`transformers.pytorch_utils.Conv1D`."""
 
     nf: int
+    stddev: float
 
     @nn.compact
     def __call__(self, x):
-        bias = self.param("bias", nn.initializers.normal(0.03), (self.nf,))
+        bias = self.param("bias", nn.initializers.zeros, (self.nf,))
         weight = self.param(
-            "weight", nn.initializers.normal(0.02), (x.shape[-1], self.nf)
+            "weight", nn.initializers.normal(self.stddev), (x.shape[-1], self.nf)
         )
         return x @ weight + bias
 
@@ -45,7 +49,7 @@ class GPT2Attention(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_states, attention_mask, train: bool = False):
-        query_states = Conv1D(48, name="c_attn")(hidden_states)
+        query_states = Conv1D(nf=48, stddev=0.02, name="c_attn")(hidden_states)
         query_states, key_states, value_states = jnp.split(query_states, 3, axis=-1)
         key_states = key_states.reshape(*hidden_states.shape[:2], -1, 8)
         value_states = value_states.reshape(*hidden_states.shape[:2], -1, 8)
@@ -64,7 +68,7 @@ class GPT2Attention(nn.Module):
             * attention_mask.any(axis=-1).swapaxes(-1, -2)[..., None]
         )
         attn_output = attn_output.reshape(*hidden_states.shape[:2], -1)
-        attn_output = Conv1D(16, name="c_proj")(attn_output)
+        attn_output = Conv1D(nf=16, stddev=0.01, name="c_proj")(attn_output)
         return nn.Dropout(0.1, deterministic=not train)(attn_output)
 
 
@@ -73,9 +77,9 @@ class GPT2MLP(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_states, train: bool = False):
-        hidden_states = Conv1D(64, name="c_fc")(hidden_states)
+        hidden_states = Conv1D(nf=64, stddev=0.02, name="c_fc")(hidden_states)
         hidden_states = NewGELUActivation(name="act")(hidden_states)
-        hidden_states = Conv1D(16, name="c_proj")(hidden_states)
+        hidden_states = Conv1D(nf=16, stddev=0.01, name="c_proj")(hidden_states)
         return nn.Dropout(0.1, deterministic=not train)(hidden_states)
 
 

@@ -7,6 +7,9 @@
 
 with `import jax, jax.numpy as jnp, safetensors.flax` and
 `from flax.traverse_util import unflatten_dict`.
+
+`init` draws the kernels and embeddings of layers with Flax's default initializers, not
+with those of PyTorch's constructor; converting with `init="torch"` writes these.
 """
 
 import jax.numpy as jnp

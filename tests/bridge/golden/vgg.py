@@ -14,6 +14,9 @@ with `import jax, jax.numpy as jnp, safetensors.flax` and
 In training, `nn.BatchNorm` keeps a running average of the biased variance, and PyTorch
 of the unbiased one, n / (n - 1) times as large for n values a channel. Evaluation is
 not affected.
+
+`init` draws the kernels and embeddings of layers with Flax's default initializers, not
+with those of PyTorch's constructor; converting with `init="torch"` writes these.
 """
 
 from flax import linen as nn

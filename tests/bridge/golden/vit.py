@@ -9,6 +9,12 @@
 
 with `import jax, jax.numpy as jnp, safetensors.flax` and
 `from flax.traverse_util import unflatten_dict`.
+
+`init` draws the kernels and embeddings of layers with Flax's default initializers, not
+with those of PyTorch's constructor; converting with `init="torch"` writes these.
+
+`init` starts `class_token`, `encoder.pos_embedding` from a neutral choice, because
+PyTorch's constructor was not seen; `factory=` shows it.
 """
 
 import jax.numpy as jnp

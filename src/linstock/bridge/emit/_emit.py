@@ -23,6 +23,7 @@ from linstock.bridge.emit._loops import roll
 from linstock.bridge.emit._naming import name_way
 from linstock.bridge.emit._partials import share_settings
 from linstock.bridge.emit._printer import Printer
+from linstock.bridge.emit._tables import Tables
 from linstock.bridge.emit._tidy import fold_return, nest_layers
 from linstock.bridge.ir._check import check_names
 from linstock.bridge.ir._origin import Origin
@@ -55,6 +56,9 @@ class Target(Protocol):
 
     @property
     def imports(self) -> Mapping[str, str]: ...
+
+    def functions_used(self, roots: dict[str, None]) -> Iterable[str]:
+        """The text of the functions of the file's own that names lead to; adds what they use."""
 
     def place(self, cls: ModuleClass, way: Way) -> Way:
         """A way through a method in the target's form: its submodules made where they are called,
@@ -102,8 +106,17 @@ def emit(
     """
     printer = Printer()
     reserved = target.locals | target.builtins | {*STANDARD} | {cls.name for cls in program.classes}
-    written = [_Written(cls, target, printer, reserved) for cls in program.classes]
-    blocks = list(_texts(written))
+    tables = Tables(reserved | target.globals)
+    placed = [
+        [tables.lifted(cls, target.place(cls, way)) for way in cls.ways] for cls in program.classes
+    ]
+    reserved |= tables.names
+    written = [
+        _Written(cls, ways, target, printer, reserved)
+        for cls, ways in zip(program.classes, placed, strict=True)
+    ]
+    blocks = [*tables.texts(printer), *_texts(written)]
+    blocks = [*target.functions_used(printer.roots), *blocks]
     root = written[-1]
     described = "\n".join(docstring(root.cls.name, root.method.args)).strip()
     quoted = f'"""{described}\n"""'
@@ -118,27 +131,32 @@ class _Written:
     """A class with its method named and printed."""
 
     def __init__(
-        self, cls: ModuleClass, target: Target, printer: Printer, reserved: frozenset[str]
+        self,
+        cls: ModuleClass,
+        ways: list[Way],
+        target: Target,
+        printer: Printer,
+        reserved: frozenset[str],
     ) -> None:
         self.cls = cls
         self.head = target.head(cls, printer)
-        self.method = _method(cls, target, reserved)
+        self.method = _method(cls, ways, target, reserved)
         check_lines(self.method, cls, target.steady)
         body = list(printed(self.method.lines, printer))
         self.body = "\n".join(target.class_text(cls, self.method, body, printer))
 
 
-def _method(cls: ModuleClass, target: Target, reserved: frozenset[str]) -> Method:
+def _method(cls: ModuleClass, ways: list[Way], target: Target, reserved: frozenset[str]) -> Method:
     """The method of a class: one way after the other, each but the last under its test."""
     lines: list[Line] = []
     names: set[str] = set()
-    for way in cls.ways:
-        method = _arranged(cls, target.place(cls, way), target, reserved)
+    for way in ways:
+        method = _arranged(cls, way, target, reserved)
         names |= method.names
         if way.test is None:
             lines += method.lines
         else:
-            test = _with_names(target.place(cls, way).test or way.test, method.args)
+            test = _with_names(way.test, method.args)
             lines.append(If(test, tuple(method.lines)))
     return Method(method.args, lines, names)
 

@@ -78,7 +78,8 @@ def _shared(made: Sequence[Construct], steady: Collection[str]) -> Settings:
 def _is_steady(value: Tree, steady: Collection[str]) -> bool:
     leaves = [part for part in walk(value) if not list(children(part))]
     return all(
-        isinstance(leaf, Const) or (isinstance(leaf, Name) and leaf.id in steady) for leaf in leaves
+        isinstance(leaf, (Const, Global)) or (isinstance(leaf, Name) and leaf.id in steady)
+        for leaf in leaves
     )
 
 

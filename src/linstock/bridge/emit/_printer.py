@@ -127,8 +127,9 @@ class Printer:
                 return self._print_fstring(parts), ATOM
             case Star(value):
                 return f"*{self._wrapped(value, ATOM)}", ATOM
-            case Lambda(body):
-                return f"lambda: {self.text(body)}", LOOSEST
+            case Lambda(body, params):
+                head = " ".join(["lambda", ", ".join(params)]).rstrip()
+                return f"{head}: {self.text(body)}", LOOSEST
         raise TypeError(f"no way to print {tree!r}")
 
     def _arguments(self, args: tuple[Tree, ...], kwargs: tuple[tuple[str, Tree], ...]) -> str:

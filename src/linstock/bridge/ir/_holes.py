@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from linstock.bridge.ir._tree import Call, Const, Construct, Held, Owner, Ref, Tree
+from linstock.bridge.ir._tree import Call, Const, Construct, Global, Held, Owner, Ref, Tree
 
 ABSENT = object()
 
@@ -83,7 +83,9 @@ def _map_call(tree: Call, change: Change, context: Context) -> Tree:
         function: Tree = _map_construct(tree.function, change, reads)
     else:
         function = map_holes(tree.function, change, context)
-    args = tuple(map_holes(arg, change, context) for arg in tree.args)
+    args = tuple(
+        map_holes(arg, change, _context_of(function, i, context)) for i, arg in enumerate(tree.args)
+    )
     kwargs = []
     for key, arg in tree.kwargs:
         inner = Context(context.owner, key)
@@ -92,6 +94,21 @@ def _map_call(tree: Call, change: Change, context: Context) -> Tree:
         else:
             kwargs.append((key, map_holes(arg, change, inner)))
     return Call(function, args, tuple(kwargs))
+
+
+# What the arguments of initializers are called, where they are given by place.
+INITIALIZERS = {
+    "nn.initializers.normal": ("stddev",),
+    "nn.initializers.truncated_normal": ("stddev",),
+    "nn.initializers.constant": ("start",),
+    "draw_normal": ("mean", "stddev"),
+    "draw_uniform": ("low", "high"),
+}
+
+
+def _context_of(function: Tree, position: int, context: Context) -> Context:
+    names = INITIALIZERS.get(function.id, ()) if isinstance(function, Global) else ()
+    return Context(context.owner, names[position]) if position < len(names) else context
 
 
 def _map_construct(made: Construct, change: Change, reads: tuple[Ref, ...]) -> Construct:

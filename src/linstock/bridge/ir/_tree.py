@@ -187,9 +187,10 @@ class Star(Tree):
 
 @dataclass(frozen=True)
 class Lambda(Tree):
-    """A function of no arguments."""
+    """A function without a name; its parameters are not read."""
 
     body: Tree
+    params: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,16 +240,16 @@ class Own(Tree):
         collection: Its collection; `params` holds what is trained.
         shape: Its stored shape, a tuple.
         dtype: Its dtype.
-        initializer: How a fresh one is made: `zeros`, `ones`, `constant` or `normal`.
-        settings: The initializer's settings.
+        initializer: What draws a fresh one from a key and its shape.
+        value: What a fresh one holds, where it is computed; it goes before the initializer.
     """
 
     name: Tree
     collection: str
     shape: Tree
     dtype: Dtype
-    initializer: str
-    settings: tuple[Tree, ...] = ()
+    initializer: Tree | None = None
+    value: Tree | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
 from linstock.bridge.layers import WeightRow
+from linstock.bridge.lower._fresh import Freshness
 from linstock.bridge.lower._names import MemberNames
 from linstock.bridge.lower._reach import Reach
 from linstock.bridge.lower._state import State
@@ -33,6 +34,7 @@ class Model:
         reserved: Names that no submodule or variable may have.
         state: The model's tensors.
         events: For each call its own nodes and the calls inside it, in the order they ran.
+        fresh: How fresh variables are made.
         reach: Which nodes a convolution reads.
     """
 
@@ -41,6 +43,7 @@ class Model:
     reserved: frozenset[str]
     state: State
     events: dict[Frame, list[Node | Frame]]
+    fresh: Freshness
     reach: Reach = field(default_factory=Reach)
     missing: list[Missing] = field(default_factory=list)
     silent: dict[str, list[str]] = field(default_factory=dict)
@@ -177,6 +180,7 @@ class Lowered:
         kept: Tensors of the state_dict without a variable.
         fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
+        fresh: How fresh variables are made.
         differences: What is knowingly done otherwise than PyTorch does it.
         training: What the root returns in train mode, where that is not the same.
     """
@@ -188,6 +192,7 @@ class Lowered:
     kept: dict[str, torch.Tensor]
     fixed: dict[str, torch.Tensor]
     notes: list[str]
+    fresh: Freshness
     differences: list[Difference] = field(default_factory=list)
     training: list[Any] | None = None
 

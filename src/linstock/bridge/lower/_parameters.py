@@ -119,16 +119,14 @@ class Parameters:
         """The variable that this module declares for a tensor."""
         around = self._around
         held = dataclasses.replace(value, order=holding.order, facet=None)
-        kind, settings = around.model.state.initializer_for(
-            around.frame.module, holding.name, tensor.value
-        )
+        fresh = around.model.fresh.of(tensor, holding)
         tree = Own(
             Const(holding.name),
             holding.collection,
             literal(tuple(held.stored_shape)),
             dtype_tree(dtype_of(tensor.value.dtype)).value,
-            kind,
-            tuple(literal(setting) for setting in settings),
+            fresh.drawn,
+            fresh.value,
         )
         build = around.builder().standing_at(Place(None, holding.name, around.place.within))
         return dataclasses.replace(held, tree=build.add(tree, held.stored_shape))

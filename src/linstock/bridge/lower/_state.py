@@ -1,7 +1,6 @@
 """The model's tensors: which placeholder is which parameter, who holds it, and what it becomes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -61,7 +60,6 @@ class State:
         self.tensors: dict[str, Tensor] = {}
         self.of_placeholder: dict[str, str] = {}
         self.holdings: dict[str, Holding] = {}
-        self.initializers: dict[tuple[type, str], tuple[str, tuple[Any, ...]]] = {}
         self.row_of: dict[tuple[str, ...], WeightRow] = {}
         self._read_model(model)
         for spec in program.graph_signature.input_specs:
@@ -137,12 +135,6 @@ class State:
             dtype=tensor.value.dtype,
         )
 
-    def initializer_for(
-        self, module: torch.nn.Module, name: str, tensor: torch.Tensor
-    ) -> tuple[str, tuple[Any, ...]]:
-        """One initializer for all instances of a class, so that the emitted class has one."""
-        return self.initializers.setdefault((type(module), name), initializer(tensor))
-
     def rows(self) -> list[WeightRow]:
         """The weight map's rows, in the order of the state_dict."""
         position = {name: i for i, name in enumerate(self.tensors)}
@@ -177,24 +169,6 @@ def _pattern(tensor: torch.Tensor) -> Facet:
         if bool((tensor.flatten() == counted).all()):
             return Iota(axis, int(first))
     return None
-
-
-def initializer(tensor: torch.Tensor) -> tuple[str, tuple[Any, ...]]:
-    """The initializer that fits a parameter: its name in `nn.initializers` and arguments."""
-    values = tensor.detach().float()
-    first = float(values.flatten()[0]) if values.numel() else 0.0
-    if values.numel() == 0 or bool((values == first).all()):
-        return {0.0: ("zeros", ()), 1.0: ("ones", ())}.get(first, ("constant", (_short(first),)))
-    spread = float(values.std()) if values.numel() > 1 else 1.0
-    return "normal", (_one_digit(spread) or 1.0,)
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.6g}")
-
-
-def _one_digit(number: float) -> float:
-    return float(f"{number:.1g}")
 
 
 def held_by_pair(

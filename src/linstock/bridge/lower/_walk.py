@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from linstock.bridge._errors import (
+    CaptureError,
     LoweringError,
     Missing,
     ModeNeededError,
@@ -16,9 +17,12 @@ from linstock.bridge._errors import (
 )
 from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.capture._export import Capture
+from linstock.bridge.capture._export import capture as capture_of
 from linstock.bridge.capture._frames import Frame, events_of
 from linstock.bridge.capture._merge import MODE_TAG
 from linstock.bridge.capture._origins import origin_of_node, origin_of_site
+from linstock.bridge.fresh._construction import Replay
+from linstock.bridge.fresh._rebuilt import Rebuilt
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._tree import (
@@ -38,6 +42,8 @@ from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_ord
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
+from linstock.bridge.lower._fresh import Freshness, Making
+from linstock.bridge.lower._function import function_of
 from linstock.bridge.lower._layer_calls import Twin, Twins
 from linstock.bridge.lower._model import Lowered, Model, is_size
 from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
@@ -47,7 +53,12 @@ _NO_CODE = compile("", "", "exec")
 
 
 def lower(
-    model: torch.nn.Module, capture: Capture, *, layout: str, reserved: frozenset[str]
+    model: torch.nn.Module,
+    capture: Capture,
+    *,
+    layout: str,
+    reserved: frozenset[str],
+    making: Making | None = None,
 ) -> Lowered:
     """Lowers every call of a captured model.
 
@@ -56,14 +67,15 @@ def lower(
         capture: What capture made of it.
         layout: `"channels_last"` or `"torch"`.
         reserved: Names that the target leaves to no submodule or variable.
+        making: How the constructor makes the model's tensors.
 
     Raises:
         UnsupportedError: Some operations have no lowering; all of them are listed.
     """
     state = State(model, capture.program)
-    shared = Model(
-        capture, layout, reserved, state, events_of(capture.program.graph, capture.frame_of)
-    )
+    fresh = Freshness(making or Making(Rebuilt(model)), _computed)
+    events = events_of(capture.program.graph, capture.frame_of)
+    shared = Model(capture, layout, reserved, state, events, fresh)
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
@@ -85,9 +97,21 @@ def lower(
         state.unused(),
         state.fixed(),
         shared.notes,
-        shared.differences,
+        fresh,
+        [*shared.differences, *fresh.differences()],
         training,
     )
+
+
+def _computed(replay: Replay, name: str) -> Tree | None:
+    """What recorded operations compute, as an expression; None where some have no lowering."""
+    try:
+        with torch.no_grad():
+            made = capture_of(replay, (), {}, sizes="fixed")
+        lowered = lower(replay, made, layout="torch", reserved=frozenset())
+    except (CaptureError, UnsupportedError):
+        return None
+    return function_of(lowered.root, name)
 
 
 def _number(number: Any) -> Any:
@@ -239,9 +263,11 @@ class FrameLowering:
         if not outputs:
             return
         name = self._local_name(frame)
+        path = (*self.body.path, name)
+        _state.held_by_pair(self.model.state, frame, pair, path, made.fold)
         construct = Construct(
             Kind(pair.linen),
-            self._settings(frame.module, pair),
+            (*self._settings(frame.module, pair), *self._initializers(path)),
             Const(name) if pair.weights else None,
             Owner(self.frame.below(frame.path)) if frame is not self.frame else Owner("", name),
             pair.defaults,
@@ -252,7 +278,16 @@ class FrameLowering:
         values = found if isinstance(found, list) else [found]
         for output, value in zip(outputs, values, strict=True):
             self.around[output] = value
-        _state.held_by_pair(self.model.state, frame, pair, (*self.body.path, name), made.fold)
+
+    def _initializers(self, path: tuple[str, ...]) -> list[tuple[str, Tree]]:
+        """The settings that say how a layer draws its weights."""
+        rows = self.model.state.row_of.items()
+        found = [
+            (flax[1 + len(path) :], row)
+            for flax, row in rows
+            if flax[0] == "params" and flax[1 : 1 + len(path)] == path
+        ]
+        return list(self.model.fresh.settings_of(found))
 
     def _settings(self, module: torch.nn.Module, pair: Pair) -> tuple[tuple[str, Tree], ...]:
         """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for

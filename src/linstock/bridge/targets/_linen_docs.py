@@ -1,5 +1,6 @@
 """What the emitted file and folder say about themselves."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from linstock.bridge.emit._emit import Emitted
@@ -17,6 +18,7 @@ def describe(
     names: Sequence[str],
     inputs: Sequence[Input],
     needs: Needs,
+    sayings: Sequence[str] = (),
 ) -> Iterator[str]:
     """The docstring of an emitted file: what it is, how to initialize it, load the weights and call
     it.
@@ -42,6 +44,9 @@ def describe(
     if needs.batch_stats:
         yield ""
         yield BATCH_NORM
+    for saying in sayings:
+        yield ""
+        yield textwrap.fill(f"{saying[0].upper()}{saying[1:]}.", 88, break_long_words=False)
 
 
 LOAD = 'safetensors.flax.load_file("weights.safetensors")'

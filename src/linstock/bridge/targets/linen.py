@@ -1,7 +1,8 @@
 """The Linen target: how Flax Linen, or linstock's own, writes a module class."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from linstock.bridge.emit._lines import Method
 from linstock.bridge.emit._placing import place_inline
@@ -20,15 +21,19 @@ from linstock.bridge.ir._tree import (
     Initializing,
     Key,
     Kind,
+    Lambda,
     Member,
     Name,
     Own,
+    Seq,
     Train,
     Tree,
     Update,
     literal,
+    rewrite,
     walk,
 )
+from linstock.bridge.targets._linen_functions import FUNCTIONS, USES
 from linstock.linen import Module
 
 RUNTIMES = {"flax": "from flax import linen as nn", "linstock": "from linstock import linen as nn"}
@@ -50,9 +55,9 @@ class Linen:
     # Names that a submodule, a variable or a field cannot have.
     members = frozenset({*dir(Module), "name", "parent", "scope", "params", "train", "training"})
     # Names that neither a class nor a local can have.
-    globals = frozenset({"jax", "jnp", "nn", "partial"})
+    globals = frozenset({*FUNCTIONS, "jax", "jnp", "np", "nn", "partial"})
     builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
-    locals = frozenset({"jnp", "jax", "nn", "self", "train"})
+    locals = frozenset({*FUNCTIONS, "jnp", "jax", "np", "nn", "self", "train"})
     steady = frozenset({"train"})
     method = "__call__"
 
@@ -62,6 +67,7 @@ class Linen:
         return {
             "jax": "import jax",
             "jnp": "import jax.numpy as jnp",
+            "np": "import numpy as np",
             "nn": RUNTIMES[self.runtime],
         }
 
@@ -92,6 +98,13 @@ class Linen:
                     found = Index(found, (Const(key),))
                 return found
         return None
+
+    def functions_used(self, roots: dict[str, None]) -> Iterator[str]:
+        """The text of the initializers that names lead to; adds what they use to the names."""
+        for name in FUNCTIONS:
+            if name in roots:
+                roots.update(dict.fromkeys(USES[name]))
+        yield from (text for name, text in reversed(FUNCTIONS.items()) if name in roots)
 
     def dtype(self, dtype: Dtype) -> Global:
         """A dtype's name."""
@@ -142,13 +155,42 @@ def _signature(cls: ModuleClass, method: Method, printer: Printer) -> Iterator[s
 def _declared(own: Own) -> Tree:
     """`self.param(...)`, or `self.variable(...).value` for a buffer."""
     if own.collection == "params":
-        made: Tree = Global(f"nn.initializers.{own.initializer}")
-        if own.settings:
-            made = Call(made, own.settings)
-        return Call(Attr(SELF, "param"), (own.name, made, own.shape))
-    fill = f"jnp.{own.initializer}" if own.initializer in ("zeros", "ones") else "jnp.zeros"
-    settings = (Const(own.collection), own.name, Global(fill), own.shape, Const(own.dtype))
-    return Attr(Call(Attr(SELF, "variable"), settings), "value")
+        return Call(Attr(SELF, "param"), (own.name, *_drawn(own)))
+    declared = Call(Attr(SELF, "variable"), (Const(own.collection), own.name, *_made(own)))
+    return Attr(declared, "value")
+
+
+def _drawn(own: Own) -> tuple[Tree, ...]:
+    """What draws or computes a parameter, with its shape."""
+    if own.value is not None:
+        return (Lambda(own.value, ("key",)),)
+    return own.initializer or Global("nn.initializers.zeros"), own.shape
+
+
+def _made(own: Own) -> tuple[Tree, ...]:
+    """What makes a buffer, and what it is given."""
+    value = own.value
+    if value is None:
+        is_ones = own.initializer == Global("nn.initializers.ones")
+        return Global("jnp.ones" if is_ones else "jnp.zeros"), own.shape, Const(own.dtype)
+    value = rewrite(value, _listed)
+    if not isinstance(value, Call) or not isinstance(value.function, Global) or value.kwargs:
+        return (Lambda(value),)
+    is_given = all(isinstance(part, (Const, Seq)) for arg in value.args for part in walk(arg))
+    return (value.function, *value.args) if is_given else (Lambda(value),)
+
+
+def _listed(part: Tree) -> Tree | None:
+    """The numbers of an array in brackets."""
+    if isinstance(part, Call) and part.function == Global("jnp.array"):
+        first, *rest = part.args
+        if isinstance(first, Const) and isinstance(first.value, tuple):
+            return replace(part, args=(literal(_lists(first.value)), *rest))
+    return None
+
+
+def _lists(numbers: Any) -> Any:
+    return list(map(_lists, numbers)) if isinstance(numbers, tuple) else numbers
 
 
 @dataclass(frozen=True)
@@ -176,7 +218,7 @@ def needs_of(program: Program) -> Needs:
         for part in made
         for key, value in part.settings
     )
-    draws = any(isinstance(part, Key) for part in parts)
+    draws = any(isinstance(part, Key) and part.stream != "params" for part in parts)
     return Needs(
         program.root.uses_train, "BatchNorm" in kinds, draws or rates or "Dropout" in kinds
     )

@@ -42,6 +42,8 @@ class Linen:
         weights: How weights of the torch model become its variables.
         signature: How inputs and outputs map.
         sites: Where each submodule is called, as `file:line`, by its path.
+        fresh: What `init` is to give to tensors of the model, by name; the others are drawn. None
+            where the model's own buffers are what they start with.
     """
 
     module: Any
@@ -49,6 +51,7 @@ class Linen:
     weights: WeightMap
     signature: Signature
     sites: Mapping[str, str] = field(default_factory=dict)
+    fresh: Mapping[str, torch.Tensor] | None = None
     _calls: dict[Any, "Call"] = field(default_factory=dict)
     _compiled: dict[Any, Any] = field(default_factory=dict)
 

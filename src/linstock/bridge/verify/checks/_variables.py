@@ -10,6 +10,7 @@ from linstock.bridge.port._weights import to_numpy
 from linstock.bridge.verify._comparison import Comparison
 from linstock.bridge.verify._outputs import NARROWED, Array, agrees, furthest
 from linstock.bridge.verify._precision import RTOL
+from linstock.bridge.verify._run import as_jax
 
 MOST_NAMED = 5
 ATOL = 1e-5
@@ -66,9 +67,9 @@ def _note_dtypes(it: Comparison, made: dict[str, Any], converted: dict[str, Any]
 
 def _wrong_buffers(it: Comparison, converted: dict[str, Any]) -> list[str]:
     steady = {
-        name: np.asarray(array)
-        for name, array in converted.items()
-        if name.partition("/")[0] not in ("params", "batch_stats") and not _moves(it, name)
+        name: array
+        for name, array in _started(it, converted).items()
+        if name.partition("/")[0] not in ("params", "batch_stats")
     }
     if not steady or not it.thorough:
         return []
@@ -78,6 +79,18 @@ def _wrong_buffers(it: Comparison, converted: dict[str, Any]) -> list[str]:
         for name, array in steady.items()
         if not agrees(array, fresh[name], RTOL, ATOL)
     ]
+
+
+def _started(it: Comparison, converted: dict[str, Any]) -> dict[str, Array]:
+    """What buffers start with, as far as it is known."""
+    fresh = it.linen.fresh
+    if fresh is None:
+        return {n: np.asarray(array) for n, array in converted.items() if not _moves(it, n)}
+    return {
+        "/".join(row.flax): np.asarray(as_jax(row.to_flax(to_numpy(fresh[row.torch[0]]))))
+        for row in it.linen.weights.rows
+        if row.torch[0] in fresh
+    }
 
 
 def _moves(it: Comparison, name: str) -> bool:

@@ -1,0 +1,1 @@
+"""Fresh variables: how the constructor makes each tensor, and what says so in the target."""
