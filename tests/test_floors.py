@@ -141,6 +141,7 @@ BRIDGE_FLOORS = {
     "port": 8,
     "verify": 8,
     "_conversion": 9,
+    "_exporting": 9,
     "_convert": 9,
     "_reopen": 9,
     "__init__": 9,
