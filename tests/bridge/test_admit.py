@@ -166,7 +166,7 @@ class ByMode(nn.Module):
 
 def test_a_model_that_changes_with_its_mode_is_left_in_that(convert):
     model = ByMode().train()
-    conversion = to_linen(model, (X,))
+    conversion = to_linen(model, (X,), verify="quick")
     assert conversion.report.ok
     assert model.sign == 1.0
     assert model.training

@@ -302,6 +302,6 @@ class Single(nn.Module):
 def test_a_conversion_takes_the_users_own_example():
     x = torch.randn(1, 4)
     model = Single().eval()
-    conversion = to_linen(model, (x,))
+    conversion = to_linen(model, (x,), verify="quick")
     assert conversion.report.ok, str(conversion.report)
     np.testing.assert_allclose(conversion(x), model(x), atol=1e-6)

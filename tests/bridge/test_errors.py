@@ -347,7 +347,7 @@ STEPS = {
     "lower": "lower",
     "emit": "emit",
     "port": "WeightMap",
-    "verify": "verify",
+    "verify": "compare",
 }
 
 

@@ -29,6 +29,9 @@ from linstock.bridge.verify._run import (
 
 _STREAM = re.compile(r'make_rng\("(\w+)"\)')
 # Kernels of these are many times slower without optimization; all else compiles faster without.
+# The gradient of an image costs more than that of all weights: a convolution by itself, which XLA
+# compiles slowly in float64.
+LARGEST_INPUT = 2**14
 _SLOW_PLAIN = ("conv_general_dilated", "reduce_window", "select_and_scatter_add", "sort", "while")
 
 
@@ -116,7 +119,7 @@ class Linen:
         values = [
             value
             for (_, value), array in zip(self.signature.inputs, arrays, strict=True)
-            if is_float(array)
+            if has_gradient(array)
         ]
         turned = [in_order(array, value) for array, value in zip(given, values, strict=True)]
         return Step(outputs(made), {**variables, **updates}, params, turned, self.drawn(call.step))
@@ -202,7 +205,7 @@ class Call:
         that are floats.
         """
         rest = {name: tree for name, tree in variables.items() if name != "params"}
-        places = [place for place, array in enumerate(arrays) if is_float(array)]
+        places = [place for place, array in enumerate(arrays) if has_gradient(array)]
 
         def floats(params: Any, given: list[Any]) -> tuple[list[Any], Any]:
             filled = list(arrays)
@@ -222,6 +225,11 @@ def is_float(array: Any) -> bool:
     return bool(jnp.issubdtype(array.dtype, np.floating))
 
 
+def has_gradient(array: Any) -> bool:
+    """Whether the gradient of an input is compared."""
+    return is_float(array) and array.size <= LARGEST_INPUT
+
+
 def in_order(array: Any, value: Value) -> Any:
     """An array with its axes as PyTorch has them."""
     return array.transpose([value.order.index(axis) for axis in range(value.rank)])
@@ -234,10 +242,14 @@ def all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def float_inputs(signature: Signature, inputs: Inputs) -> list[tuple[Path, torch.Tensor]]:
-    """The inputs that are floats, in the order of the Linen module's arguments."""
+    """The inputs whose gradients are compared, in the order of the Linen module's arguments."""
     leaves = dict(flat_arguments(signature.forward, *inputs))
     given = [(path, leaves[path]) for path, _ in signature.inputs]
-    return [(path, leaf) for path, leaf in given if leaf.is_floating_point()]
+    return [
+        (path, leaf)
+        for path, leaf in given
+        if leaf.is_floating_point() and leaf.numel() <= LARGEST_INPUT
+    ]
 
 
 def doubled(model: torch.nn.Module) -> torch.nn.Module:
