@@ -13,6 +13,7 @@ with `import jax, jax.numpy as jnp, safetensors.flax` and
 with those of PyTorch's constructor; converting with `init="torch"` writes these.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -23,6 +24,11 @@ class BertEmbeddings(nn.Module):
     @nn.compact
     def __call__(self, input_ids, train: bool = False):
         inputs_embeds = nn.Embed(50, 16, name="word_embeddings")(input_ids)
+        inputs_embeds = jnp.where(
+            (input_ids == 0)[..., None],
+            jax.lax.stop_gradient(inputs_embeds),
+            inputs_embeds,
+        )
         token_type_embeddings = nn.Embed(2, 16, name="token_type_embeddings")(
             jnp.zeros_like(input_ids)
         )
