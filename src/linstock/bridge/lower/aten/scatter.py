@@ -8,7 +8,7 @@ from linstock.bridge.ir._tree import Attr, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
-from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower._shapes import axis_of, insert_axis, items_at
 from linstock.bridge.lower.aten.elementwise import number
 from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
@@ -77,7 +77,7 @@ def _masked_put(build: Builder, value: Value, mask: Value, new: Value, accumulat
 @lowers("aten.index_copy")
 def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Value) -> Value:
     """`x.at[..., index].set(source)`."""
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     return _changed(build, self, items, "set", build.plain(source))
 
 
@@ -85,7 +85,7 @@ def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Valu
 def index_add(
     build: Builder, self: Value, dim: int, index: Value, source: Value, alpha: Any = 1
 ) -> Value:
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     new = build.plain(source)
     return _changed(
         build, self, items, "add", new if alpha == 1 else Op("*", (number(build, alpha), new))
@@ -95,7 +95,7 @@ def index_add(
 @lowers("aten.index_fill")
 def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
     """`x.at[..., index].set(value)`."""
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     return _changed(build, self, items, "set", number(build, value))
 
 
