@@ -140,6 +140,8 @@ def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, h
     """Writes along one axis where the index says; a longer source is read as far as that goes."""
     if not value.rank:
         raise LoweringError("a scatter into a single number")
+    if how in ("add", "multiply") and value.dtype == dtypes.BOOL:
+        raise LoweringError("a sum or product of flags")
     items = places(build, index, dim % value.rank)
     if not isinstance(new, Value):
         return _changed(build, value, items, how, number(build, new))
