@@ -83,6 +83,7 @@ TENSORS = {
         lambda t: F.hardtanh(t, -0.3, 0.4),
         lambda t: F.elu(t, 0.5) + F.celu(t, 2.0) + F.leaky_relu(t, 0.2),
         lambda t: F.softplus(t, beta=2) + F.softplus(9 * t, beta=0.1),
+        lambda t: F.softplus(t, threshold=1) + F.softplus(t, beta=10, threshold=5),
         lambda t: F.gelu(t) + F.gelu(t, approximate="tanh"),
         lambda t: F.prelu(t, t[0, :, 0, 0]),
     ),
@@ -457,8 +458,6 @@ def test_convolutions_with_loose_weights_agree_with_pytorch(convert, layout):
             lambda t: F.cross_entropy(t[:, :, 0, 0], t[:, 0, 0, 0].long() * 0, label_smoothing=0.1),
             "smooth",
         ),
-        (lambda t: F.softplus(t, threshold=1), "threshold"),
-        (lambda t: F.softplus(t, beta=10, threshold=5), "threshold"),
         (lambda t: torch.linalg.norm(t[0, 0], 2), "norm of matrices of the kind 2"),
         (lambda t: torch.linalg.norm(t[0, 0], "nuc"), "norm of matrices of the kind nuc"),
         (

@@ -56,15 +56,18 @@ class BertSelfAttention(nn.Module):
         value_layer = nn.Dense(16, name="value")(hidden_states).reshape(
             *hidden_states.shape[:2], -1, 8
         )
-        attn_output = nn.dot_product_attention(
-            query_layer,
-            key_layer,
-            value_layer,
-            mask=attention_mask,
-            dropout_rng=self.make_rng("dropout") if train else None,
-            dropout_rate=0.1,
-            broadcast_dropout=False,
-            deterministic=not train,
+        attn_output = (
+            nn.dot_product_attention(
+                query_layer,
+                key_layer,
+                value_layer,
+                mask=attention_mask,
+                dropout_rng=self.make_rng("dropout") if train else None,
+                dropout_rate=0.1,
+                broadcast_dropout=False,
+                deterministic=not train,
+            )
+            * attention_mask.any(axis=-1).swapaxes(-1, -2)[..., None]
         )
         return attn_output.reshape(*hidden_states.shape[:2], -1)
 

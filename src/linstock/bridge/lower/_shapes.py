@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy
 
+from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir._tree import (
     Attr,
     Call,
@@ -23,6 +24,17 @@ from linstock.bridge.ir._values import Folded, Iota, Parameter, Size, Value
 from linstock.bridge.lower._builder import Builder
 
 Group = tuple[list[int], list[int]]
+
+
+def axis_of(value: Value, dim: int) -> int:
+    """The logical axis that PyTorch numbers `dim`.
+
+    Raises:
+        LoweringError: There is none.
+    """
+    if not value.rank:
+        raise LoweringError("a tensor without axes")
+    return dim % value.rank
 
 
 def reshape(
@@ -96,6 +108,8 @@ def _without_keepdims(build: Builder, value: Value, made: Value) -> Tree | None:
     if not isinstance(reduction, Call) or ("keepdims", Const(True)) not in reduction.kwargs:
         return None
     settings = dict(reduction.kwargs)
+    if "axis" not in settings:
+        return None
     axis = settings["axis"]
     gone = {
         part.value

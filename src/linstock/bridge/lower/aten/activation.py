@@ -1,6 +1,7 @@
 """Activations with settings."""
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Const, Op, Tree, call
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
@@ -17,8 +18,12 @@ def gelu(build: Builder, self: Value, approximate: str = "none") -> Value:
 
 @lowers("aten.leaky_relu", accepts="elementwise")
 def leaky_relu(build: Builder, self: Value, negative_slope: float = 0.01) -> Value:
-    settings = {} if negative_slope == 0.01 else {"negative_slope": negative_slope}
-    return build.elementwise(lambda x: call("nn.leaky_relu", x, **settings), self)
+    """Its derivative at zero is the slope; that of `nn.leaky_relu` is one."""
+    return build.elementwise(lambda x: _sloped(x, Const(negative_slope)), self)
+
+
+def _sloped(x: Tree, slope: Tree) -> Tree:
+    return call("jnp.where", Op(">", (x, Const(0))), x, Op("*", (slope, x)))
 
 
 @lowers("aten.elu", accepts="elementwise")
@@ -35,13 +40,21 @@ def celu(build: Builder, self: Value, alpha: float = 1.0) -> Value:
 
 @lowers("aten.hardtanh", accepts="elementwise")
 def hardtanh(build: Builder, self: Value, min_val: float = -1, max_val: float = 1) -> Value:
+    """`nn.relu6`, or as `clamp`."""
     if not self.dtype.is_floating_point and {int(min_val), int(max_val)} != {min_val, max_val}:
         raise LoweringError("bounds that are no whole numbers of tensors that are")
     if (min_val, max_val) == (0, 6):
-        return build.elementwise(lambda x: call("nn.relu6", x), self)
-    if (min_val, max_val) == (-1, 1):
-        return build.elementwise(lambda x: call("nn.hard_tanh", x), self)
+        return relu6(build, self)
+    if not self.dtype.is_floating_point:
+        min_val, max_val = int(min_val), int(max_val)
     return clamp(build, self, min_val, max_val)
+
+
+@lowers("aten.relu6", accepts="elementwise")
+def relu6(build: Builder, self: Value) -> Value:
+    if not self.dtype.is_floating_point:
+        return clamp(build, self, 0, 6)
+    return build.elementwise(lambda x: call("nn.relu6", x), self)
 
 
 @lowers("aten.hardsigmoid", accepts="elementwise")
@@ -56,31 +69,38 @@ def hardswish(build: Builder, self: Value) -> Value:
 
 @lowers("aten.softplus", accepts="elementwise")
 def softplus(build: Builder, self: Value, beta: float = 1, threshold: float = 20) -> Value:
-    """PyTorch turns linear above `threshold`; at 20 the difference is below float32's precision."""
-    if threshold < 20:
-        raise LoweringError(f"softplus with threshold {threshold} differs from its smooth form")
-    if beta == 1:
-        return build.elementwise(lambda x: call("nn.softplus", x), self)
-    return build.elementwise(
-        lambda x: Op("/", (call("nn.softplus", Op("*", (x, Const(beta)))), Const(beta))), self
-    )
+    """PyTorch turns linear where `beta x` is above `threshold`; from 20 on float32 shows nothing
+    of it.
+    """
+
+    def smooth(x: Tree) -> Tree:
+        if beta == 1:
+            return call("nn.softplus", x)
+        return Op("/", (call("nn.softplus", Op("*", (x, Const(beta)))), Const(beta)))
+
+    def lowered(x: Tree) -> Tree:
+        if threshold >= 20 and self.dtype != dtypes.FLOAT64:
+            return smooth(x)
+        scaled = x if beta == 1 else Op("*", (x, Const(beta)))
+        return call("jnp.where", Op(">", (scaled, Const(threshold))), x, smooth(x))
+
+    return build.elementwise(lowered, self)
 
 
 @lowers("aten.prelu", accepts="elementwise")
 def prelu(build: Builder, self: Value, weight: Value) -> Value:
+    """As `leaky_relu`, a slope for each channel."""
     if weight.rank == 1 and self.rank > 2 and weight.shape[0] != 1:
         for _ in range(self.rank - 2):
             weight = insert_axis(build, weight, weight.rank)
-    return build.elementwise(
-        lambda x, w: call("jnp.where", Op(">=", (x, Const(0))), x, Op("*", (w, x))), self, weight
-    )
+    return build.elementwise(_sloped, self, weight)
 
 
 @lowers("aten.softshrink", accepts="elementwise")
 def softshrink(build: Builder, self: Value, lambd: float = 0.5) -> Value:
     def lowered(x: Tree) -> Tree:
-        kept = call("jnp.maximum", Op("-", (call("jnp.abs", x), Const(lambd))), 0)
-        return Op("*", (call("jnp.sign", x), kept))
+        shrunk = Op("-", (x, Op("*", (call("jnp.sign", x), Const(lambd)))))
+        return call("jnp.where", Op("<=", (call("jnp.abs", x), Const(lambd))), 0, shrunk)
 
     return build.elementwise(lowered, self)
 
@@ -88,7 +108,7 @@ def softshrink(build: Builder, self: Value, lambd: float = 0.5) -> Value:
 @lowers("aten.hardshrink", accepts="elementwise")
 def hardshrink(build: Builder, self: Value, lambd: float = 0.5) -> Value:
     def lowered(x: Tree) -> Tree:
-        return call("jnp.where", Op(">", (call("jnp.abs", x), Const(lambd))), x, 0)
+        return call("jnp.where", Op("<=", (call("jnp.abs", x), Const(lambd))), 0, x)
 
     return build.elementwise(lowered, self)
 
@@ -96,7 +116,7 @@ def hardshrink(build: Builder, self: Value, lambd: float = 0.5) -> Value:
 @lowers("aten.threshold", accepts="elementwise")
 def threshold(build: Builder, self: Value, threshold: float, value: float) -> Value:
     return build.elementwise(
-        lambda x: call("jnp.where", Op(">", (x, Const(threshold))), x, Const(value)), self
+        lambda x: call("jnp.where", Op("<=", (x, Const(threshold))), Const(value), x), self
     )
 
 

@@ -5,7 +5,21 @@ from typing import Any
 
 from linstock.bridge._errors import LoweringError
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import TRAIN, Const, IfElse, Index, Key, Op, Tree, call, method
+from linstock.bridge.ir._tree import (
+    TRAIN,
+    Const,
+    Global,
+    IfElse,
+    Index,
+    Key,
+    Op,
+    Own,
+    Ref,
+    Tree,
+    call,
+    children,
+    method,
+)
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
@@ -48,16 +62,24 @@ def attention(
         )
         trees[0] = Op("*", (trees[0], factor))
     settings: dict[str, Any] = {}
+    seen: Tree | None = None
     if attn_mask is not None:
-        is_mask = attn_mask.dtype == dtypes.BOOL
-        settings["mask" if is_mask else "bias"] = _mask(build, attn_mask, rank)
+        mask = _mask(build, attn_mask, rank)
+        written = build.tree(mask, range(rank))
+        if attn_mask.dtype == dtypes.BOOL:
+            settings["mask"] = seen = written
+        else:
+            settings["bias"] = written
+            if _may_be_infinite(build, written):
+                least = Op("neg", (Global("jnp.inf"),))
+                settings["mask"] = seen = build.add(Op(">", (written, least)), mask.stored_shape)
     if is_causal:
         sizes = (*(1,) * (rank - 2), build.size(query.shape[-2]), build.size(key.shape[-2]))
         settings["mask"] = call("jnp.tril", call("jnp.ones", sizes, dtype=dtypes.BOOL))
     settings |= _dropout(build.expected.training.get("dropout_p", dropout_p), dropout_p)
     made: Tree = call("nn.dot_product_attention", *trees, **settings)
-    if attn_mask is not None and attn_mask.dtype == dtypes.BOOL:
-        made = _without_blind_rows(build, made, attn_mask, settings["mask"])
+    if seen is not None:
+        made = _without_blind_rows(made, seen)
     return build.result(made, order=order)
 
 
@@ -77,16 +99,22 @@ def _dropout(rate: float, rate_in_eval: float) -> dict[str, Any]:
     }
 
 
-def _without_blind_rows(build: Builder, made: Tree, mask: Value, written: Tree) -> Tree:
+def _without_blind_rows(made: Tree, mask: Tree) -> Tree:
     """Where a query may see no key at all, PyTorch gives zeros and Linen the mean of the values."""
-    if mask.rank < 2 or mask.is_single(mask.rank - 2):
-        build.around.note(
-            "where a mask hides every key of an example, attention gives zeros in PyTorch and "
-            "the mean of the values here"
-        )
-        return made
-    seen = method(method(written, "any", axis=-1), "swapaxes", -1, -2)
+    seen = method(method(mask, "any", axis=-1), "swapaxes", -1, -2)
     return Op("*", (made, Index(seen, (Const(...), Const(None)))))
+
+
+def _may_be_infinite(build: Builder, tree: Tree) -> bool:
+    """Whether a mask that is added may hide something: all but what is made of weights."""
+    definition = build.definition(tree) if isinstance(tree, Ref) else tree
+    if definition is tree and isinstance(tree, Ref):
+        return True
+    if isinstance(definition, Own):
+        return definition.collection != "params"
+    if definition == Global("jnp.inf") or definition == Const(float("-inf")):
+        return True
+    return any(_may_be_infinite(build, part) for part in children(definition))
 
 
 def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:
@@ -95,8 +123,8 @@ def _repeated(build: Builder, tree: Tree, query: Value, key: Value) -> Tree:
     return call("jnp.repeat", tree, build.size(count), axis=-2)
 
 
-def _mask(build: Builder, mask: Value, rank: int) -> Tree:
+def _mask(build: Builder, mask: Value, rank: int) -> Value:
     """A mask as `[*batch, heads, query, key]`, with one entry where all agree."""
     while mask.rank < rank:
         mask = insert_axis(build, mask, 0)
-    return build.tree(mask, range(rank))
+    return build.moved(mask, tuple(range(rank)))

@@ -8,10 +8,12 @@ import sympy
 
 from linstock.bridge.capture._dtypes import cast_number
 from linstock.bridge.ir import _dtypes as dtypes
-from linstock.bridge.ir._tree import Call, Op, Star, Tree, call, literal, method
+from linstock.bridge.ir._dtypes import Dtype
+from linstock.bridge.ir._tree import Const, Global, Op, Star, Tree, call, literal, method
 from linstock.bridge.ir._values import Fill, Iota, Size, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower.aten.promote import promoted
 
 
 def number(build: Builder, given: Any) -> Tree:
@@ -24,8 +26,6 @@ def number(build: Builder, given: Any) -> Tree:
 # ---- one operand: ATen name -> function
 
 UNARY = {
-    "abs": "jnp.abs",
-    "absolute": "jnp.abs",
     "acos": "jnp.arccos",
     "acosh": "jnp.arccosh",
     "angle": "jnp.angle",
@@ -44,7 +44,6 @@ UNARY = {
     "cos": "jnp.cos",
     "cosh": "jnp.cosh",
     "deg2rad": "jnp.deg2rad",
-    "digamma": "jax.scipy.special.digamma",
     "erf": "jax.scipy.special.erf",
     "erfc": "jax.scipy.special.erfc",
     "erfinv": "jax.scipy.special.erfinv",
@@ -70,12 +69,9 @@ UNARY = {
     "real": "jnp.real",
     "reciprocal": "jnp.reciprocal",
     "relu": "nn.relu",
-    "relu6": "nn.relu6",
     "rsqrt": "jax.lax.rsqrt",
     "selu": "nn.selu",
     "sigmoid": "nn.sigmoid",
-    "sgn": "jnp.sign",
-    "sign": "jnp.sign",
     "signbit": "jnp.signbit",
     "silu": "nn.silu",
     "sin": "jnp.sin",
@@ -116,6 +112,42 @@ def _as_float(build: Builder, value: Value, tree: Tree) -> Tree:
 
 for _name, _function in UNARY.items():
     lowers(f"aten.{_name}", accepts="elementwise")(_unary(_function))
+
+
+def absolute(x: Tree) -> Tree:
+    """`|x|`, whose derivative at zero is zero; that of `jnp.abs` is one."""
+    return Op("*", (call("jnp.sign", x), x))
+
+
+@lowers("aten.abs", "aten.absolute", accepts="elementwise")
+def abs_(build: Builder, self: Value) -> Value:
+    if self.dtype.is_floating_point:
+        return build.elementwise(absolute, self)
+    return build.elementwise(lambda x: call("jnp.abs", x), self)
+
+
+@lowers("aten.sign", "aten.sgn", accepts="elementwise")
+def sign(build: Builder, self: Value) -> Value:
+    """PyTorch gives zero for NaN."""
+
+    def lowered(x: Tree) -> Tree:
+        signs = call("jnp.sign", x)
+        return signs if not self.dtype.is_floating_point else call("jnp.nan_to_num", signs)
+
+    return self if self.dtype == dtypes.BOOL else build.elementwise(lowered, self)
+
+
+@lowers("aten.digamma", "aten.special_digamma", accepts="elementwise")
+def digamma(build: Builder, self: Value) -> Value:
+    """The pole at zero is infinite, with the sign of the zero."""
+
+    def lowered(x: Tree) -> Tree:
+        x = _as_float(build, self, x)
+        pole = call("jnp.copysign", Global("jnp.inf"), Op("neg", (x,)))
+        found = call("jax.scipy.special.digamma", x)
+        return call("jnp.where", Op("==", (x, Const(0))), pole, found)
+
+    return build.elementwise(lowered, self)
 
 
 def _rounding(function: str) -> Any:
@@ -169,15 +201,12 @@ BINARY = {
     "multiply": "*",
     "remainder": "%",
     "floor_divide": "//",
-    "arctan2": "jnp.arctan2",
-    "atan2": "jnp.arctan2",
     "copysign": "jnp.copysign",
     "float_power": "jnp.float_power",
     "fmax": "jnp.fmax",
     "fmin": "jnp.fmin",
     "fmod": "jnp.fmod",
     "gcd": "jnp.gcd",
-    "heaviside": "jnp.heaviside",
     "hypot": "jnp.hypot",
     "logaddexp": "jnp.logaddexp",
     "logaddexp2": "jnp.logaddexp2",
@@ -192,7 +221,7 @@ BINARY = {
     "logical_xor": "jnp.logical_xor",
 }
 # What their schemas call the second operand.
-RENAMED = {"float_power": {"exponent": "other"}, "heaviside": {"values": "other"}}
+RENAMED = {"float_power": {"exponent": "other"}}
 
 
 def combine(symbol: str, left: Tree, right: Tree) -> Tree:
@@ -205,39 +234,37 @@ def _binary(symbol: str) -> Any:
         known = _known_result(build, symbol, self, other)
         if known is not None:
             return known
-        return _checked(
-            build, build.elementwise(lambda x, y: combine(symbol, x, y), self, other), self, other
-        )
+        return promoted(build, lambda x, y: combine(symbol, x, y), self, other)
 
     return lower
 
 
-def _checked(build: Builder, value: Value, *operands: Any) -> Value:
-    """The value in PyTorch's result dtype, where JAX's promotion would give another.
-
-    In PyTorch a tensor without axes, like a Python number, does not widen one with axes; in JAX it
-    does.
-    """
-    tensors = [
-        operand
-        for operand in operands
-        if isinstance(operand, Value) and not isinstance(operand.facet, Fill)
-    ]
-    found = {tensor.dtype for tensor in tensors}
-    if len(found) < 2 or build.dtype == dtypes.BOOL or not build.dtype.is_floating_point:
-        return value
-    if {dtype for dtype in found if dtype.is_floating_point} == {build.dtype}:
-        return value
-    assert value.tree is not None
-    return build.result(
-        method(value.tree, "astype", dtype_tree(build.dtype)),
-        order=value.order,
-        stretched=value.stretched,
-    )
-
-
 for _name, _symbol in BINARY.items():
     lowers(f"aten.{_name}", accepts="elementwise", names=RENAMED.get(_name))(_binary(_symbol))
+
+
+@lowers("aten.atan2", "aten.arctan2", accepts="elementwise")
+def arctan2(build: Builder, self: Value, other: Value) -> Value:
+    """PyTorch's derivative is zero where both are; that of `jnp.arctan2` is NaN."""
+
+    def lowered(y: Tree, x: Tree) -> Tree:
+        both = Op("&", (Op("==", (x, Const(0))), Op("==", (y, Const(0)))))
+        fixed = call("jnp.arctan2", y, x)
+        inside = call("jnp.arctan2", y, call("jnp.where", both, 1, x))
+        return call("jnp.where", both, call("jax.lax.stop_gradient", fixed), inside)
+
+    return promoted(build, lowered, self, other)
+
+
+@lowers("aten.heaviside", accepts="elementwise")
+def heaviside(build: Builder, self: Value, values: Value) -> Value:
+    """One above zero and `values` at it; NaN gives zero in PyTorch."""
+
+    def lowered(x: Tree, at_zero: Tree) -> Tree:
+        above = method(Op(">", (x, Const(0))), "astype", dtype_tree(build.dtype))
+        return call("jnp.where", Op("==", (x, Const(0))), at_zero, above)
+
+    return build.elementwise(lowered, self, values)
 
 
 @lowers("aten.complex", accepts="facet")
@@ -355,7 +382,7 @@ def _scaled(build: Builder, symbol: str, left: Any, right: Any, alpha: Any) -> V
     folded = _folded(build, symbol, left, right) if alpha == 1 else None
     if folded is not None:
         return folded
-    return _checked(build, build.elementwise(combined, left, right), left, right)
+    return promoted(build, combined, left, right)
 
 
 @lowers("aten.diff", accepts="facet stretched")
@@ -396,7 +423,7 @@ def div(build: Builder, self: Any, other: Any, rounding_mode: str | None = None)
             case _:  # a quotient of floats would not be exact
                 return Op("//", (Op("-", (x, call("jnp.fmod", x, y))), y))
 
-    return _checked(build, build.elementwise(divided, self, other), self, other)
+    return promoted(build, divided, self, other)
 
 
 @lowers("aten.pow", accepts="elementwise")
@@ -405,14 +432,27 @@ def power(build: Builder, self: Any, exponent: Any) -> Value:
         exponent = int(exponent)
     if isinstance(self, Value):
         base = self
-        if exponent == 0.5:
-            return build.elementwise(lambda x: call("jnp.sqrt", _as_float(build, base, x)), base)
+        if exponent in (0.5, -0.5):
+            root = "jnp.sqrt" if exponent > 0 else "jax.lax.rsqrt"
+            return build.elementwise(lambda x: call(root, _as_float(build, base, x)), base)
         if not isinstance(exponent, Value):
             return build.elementwise(
                 lambda x, y: Op("**", (_as_float(build, base, x), y)), base, exponent
             )
-    value = build.elementwise(lambda x, y: Op("**", (x, y)), self, exponent)
-    return _checked(build, value, self, exponent)
+    return promoted(build, _power(build, self, exponent), self, exponent)
+
+
+def _power(build: Builder, base: Any, exponent: Any) -> Callable[[Tree, Tree], Tree]:
+    """`x ** y`, whose derivative by `x` is zero where `y` is, at zero too."""
+
+    def raised(x: Tree, y: Tree) -> Tree:
+        is_array = isinstance(exponent, Value) and not isinstance(exponent.facet, Fill)
+        if is_array and isinstance(base, Value) and build.dtype.is_floating_point:
+            both = Op("&", (Op("==", (x, Const(0))), Op("==", (y, Const(0)))))
+            x = call("jnp.where", both, 1, x)
+        return Op("**", (x, y))
+
+    return raised
 
 
 @lowers("aten.neg", "aten.negative", accepts="elementwise")
@@ -433,22 +473,60 @@ def bitwise_not(build: Builder, self: Value) -> Value:
     accepts="elementwise",
 )
 def where(build: Builder, condition: Value, self: Any, other: Any) -> Value:
-    value = build.elementwise(lambda c, x, y: call("jnp.where", c, x, y), condition, self, other)
-    return _checked(build, value, self, other)
+    return promoted(
+        build,
+        lambda c, x, y: call("jnp.where", c, x, y),
+        *(condition, self, other),
+        among=(self, other),
+    )
 
 
 @lowers("aten.masked_fill", accepts="elementwise")
 def masked_fill(build: Builder, self: Value, mask: Value, value: Any) -> Value:
-    return build.elementwise(lambda m, v, x: call("jnp.where", m, v, x), mask, value, self)
+    if isinstance(value, (bool, int, float)):
+        value = cast_number(value, build.dtype)
+    return promoted(
+        build,
+        lambda m, v, x: call("jnp.where", m, v, x),
+        *(mask, value, self),
+        among=(value, self),
+    )
 
 
 @lowers("aten.clamp", "aten.clip", accepts="elementwise")
 def clamp(build: Builder, self: Value, min: Any = None, max: Any = None) -> Value:
+    """PyTorch's derivative is zero at a bound that is a number; `jnp.clip` has one half there."""
+    if self.dtype.is_floating_point and _is_met(min, max):
+        return build.elementwise(lambda x: _held(x, min, max), self)
     if max is None:
         return build.elementwise(lambda x, low: call("jnp.maximum", x, low), self, min)
     if min is None:
         return build.elementwise(lambda x, high: call("jnp.minimum", x, high), self, max)
     return build.elementwise(lambda x, low, high: call("jnp.clip", x, low, high), self, min, max)
+
+
+def _is_met(*bounds: Any) -> bool:
+    """Whether the bounds are numbers that an entry may well equal: guards such as 1e-6 are not."""
+    given = [bound for bound in bounds if bound is not None]
+    return all(isinstance(bound, (int, float)) for bound in given) and any(
+        bound == 0 or abs(bound) >= 1e-3 for bound in given
+    )
+
+
+def _held(x: Tree, low: Any, high: Any) -> Tree:
+    """`x` between bounds; NaN stays."""
+    if (low, high) == (0, 6):
+        return call("nn.relu6", x)
+    made = x
+    if low is not None and high is not None and low > high:
+        low = high
+    if low == 0:
+        made = call("nn.relu", x)
+    elif low is not None:
+        made = call("jnp.where", Op("<=", (x, Const(low))), low, x)
+    if high is None:
+        return made
+    return call("jnp.where", Op(">=", (x, Const(high))), high, made)
 
 
 @lowers("aten.addcmul", accepts="elementwise")
@@ -546,9 +624,14 @@ def cast(build: Builder, value: Value) -> Value:
         return Value(None, value.shape, build.dtype, value.order, value.stretched, Fill(number))
     if isinstance(value.facet, Iota) and value.tree is None:
         value = build.computed(value)
-    return build.elementwise(
-        lambda x: Call(method(x, "astype").function, (dtype_tree(build.dtype),)), value
-    )
+    return build.elementwise(lambda x: _as_dtype(x, value.dtype, build.dtype), value)
+
+
+def _as_dtype(x: Tree, old: Dtype, new: Dtype) -> Tree:
+    """`.astype`; where PyTorch drops the upper bits of a whole number, JAX takes the nearest."""
+    if old.is_floating_point and new.kind in ("int", "uint") and new.bits < 32:
+        x = method(x, "astype", dtype_tree(dtypes.INT32))
+    return method(x, "astype", dtype_tree(new))
 
 
 @lowers("aten.type_as", accepts="elementwise", ignores="other")

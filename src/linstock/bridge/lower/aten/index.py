@@ -9,7 +9,7 @@ from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Fill, Iota, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
-from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower._shapes import axis_of, insert_axis, items_at
 from linstock.bridge.lower.aten.create import filled
 from linstock.bridge.lower.aten.elementwise import cast, number
 from linstock.bridge.lower.aten.shape import LAST, pick
@@ -135,7 +135,8 @@ def _view_by_counters(build: Builder, value: Value, indices: list[Value | None])
 
 @lowers("aten.index_select")
 def index_select(build: Builder, self: Value, dim: int, index: Value) -> Value:
-    tree = call("jnp.take", build.tree(self), build.plain(index), axis=self.position(dim))
+    axis = self.position(axis_of(self, dim))
+    tree = call("jnp.take", build.tree(self), build.plain(index), axis=axis)
     return build.result(tree, order=self.order)
 
 

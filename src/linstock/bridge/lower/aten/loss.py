@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Const, Op, Tree, call
 from linstock.bridge.ir._values import Size, Value
-from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 from linstock.bridge.lower._shapes import insert_axis
-from linstock.bridge.lower.aten.elementwise import combined
-from linstock.bridge.lower.aten.reduce import reduced
+from linstock.bridge.lower.aten.elementwise import absolute, cast, combined
+from linstock.bridge.lower.aten.reduce import reduced, vector_norm
 
 MEAN, SUM = 1, 2
 
@@ -50,10 +51,9 @@ def mse_loss(build: Builder, self: Value, target: Value, reduction: int = MEAN) 
 
 @lowers("aten.l1_loss")
 def l1_loss(build: Builder, self: Value, target: Value, reduction: int = MEAN) -> Value:
-    def loss(x: Tree, y: Tree) -> Tree:
-        return call("jnp.abs", _less(x, y))
-
-    return _entries(build, loss, (self, target), reduction)
+    """The difference times its sign, whose derivative at zero is zero."""
+    error = combined(build, _less, self, target)
+    return _entries(build, absolute, (error,), reduction)
 
 
 @lowers("aten.smooth_l1_loss")
@@ -96,13 +96,18 @@ def binary_cross_entropy(
     """PyTorch keeps each logarithm above -100."""
 
     def loss(p: Tree, y: Tree) -> Tree:
-        yes, no = (
-            call("jnp.maximum", logarithm, -100)
-            for logarithm in (call("jnp.log", p), call("jnp.log1p", Op("neg", (p,))))
-        )
+        yes = _logarithm("jnp.log", p, 0, 1, p)
+        no = _logarithm("jnp.log1p", p, 1, 0, Op("neg", (p,)))
         return _less(_times(_less(y, Const(1)), no), _times(y, yes))
 
     return _weighted(build, combined(build, loss, self, target), weight, reduction)
+
+
+def _logarithm(function: str, p: Tree, pole: int, neutral: int, argument: Tree) -> Tree:
+    """A logarithm that is -100 at its pole; its derivative is zero at both ends of `p`."""
+    ends = Op("|", (Op("==", (p, Const(0))), Op("==", (p, Const(1)))))
+    inside = call(function, call("jnp.where", ends, neutral, argument))
+    return call("jnp.where", Op("==", (p, Const(pole))), -100, inside)
 
 
 def _weighted(build: Builder, value: Value, weight: Value | None, reduction: int) -> Value:
@@ -121,11 +126,10 @@ def binary_cross_entropy_with_logits(
     reduction: int = MEAN,
 ) -> Value:
     def loss(x: Tree, y: Tree, positive: Tree) -> Tree:
-        yes = _times(y, call("nn.log_sigmoid", x))
+        near = call("nn.log_sigmoid", x)
         if pos_weight is not None:
-            yes = _times(positive, yes)
-        no = _times(_less(Const(1), y), call("nn.log_sigmoid", Op("neg", (x,))))
-        return Op("neg", (Op("+", (yes, no)),))
+            near = _times(Op("+", (_times(_less(positive, Const(1)), y), Const(1))), near)
+        return _less(_times(_less(Const(1), y), x), near)
 
     value = combined(build, loss, self, target, pos_weight if pos_weight is not None else 1)
     return _weighted(build, value, weight, reduction)
@@ -146,7 +150,7 @@ def kl_div(
 @lowers("aten.soft_margin_loss")
 def soft_margin_loss(build: Builder, self: Value, target: Value, reduction: int = MEAN) -> Value:
     def loss(x: Tree, y: Tree) -> Tree:
-        return call("nn.softplus", _times(Op("neg", (y,)), x))
+        return call("jnp.log1p", call("jnp.exp", _times(Op("neg", (y,)), x)))
 
     return _entries(build, loss, (self, target), reduction)
 
@@ -170,8 +174,8 @@ def hinge_embedding_loss(
 ) -> Value:
     def loss(x: Tree, y: Tree) -> Tree:
         far = _rectified(_less(Const(margin), x))
-        near = call("jnp.where", Op("==", (y, Const(1))), x, 0)
-        return Op("+", (near, call("jnp.where", Op("==", (y, Const(-1))), far, 0)))
+        near = call("jnp.where", Op("==", (y, Const(-1))), 0, x)
+        return Op("+", (near, call("jnp.where", Op("==", (y, Const(1))), 0, far)))
 
     return _entries(build, loss, (self, target), reduction)
 
@@ -189,7 +193,11 @@ def margin_ranking_loss(
         made = _times(Op("neg", (sign,)), _less(x, y))
         return _rectified(made if not margin else Op("+", (made, Const(margin))))
 
-    return _entries(build, loss, (input1, input2, target), reduction)
+    operands = [
+        cast(build.expecting(value).expecting(dtype=build.dtype), value)
+        for value in (input1, input2, target)
+    ]
+    return _entries(build, loss, operands, reduction)
 
 
 @lowers("aten.multi_margin_loss")
@@ -221,30 +229,32 @@ def multi_margin_loss(
 def pairwise_distance(
     build: Builder, x1: Value, x2: Value, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Value:
-    """`jnp.linalg.norm` of the difference."""
+    """The norm of the difference."""
     if p not in (1, 2):
         raise LoweringError(f"a distance of degree {p}")
-    return build.result(_distance(build, x1, x2, p, eps, keepdim))
+    return _distance(build, x1, x2, p, eps, keepdim)
 
 
 def _distance(
     build: Builder, x: Value, y: Value, p: float, eps: float, keepdim: bool = False
-) -> Tree:
+) -> Value:
     """`|| x - y + eps ||` along the last axis."""
-    difference = Op("+", (_less(build.plain(x), build.plain(y)), Const(eps)))
-    settings: dict[str, Any] = {"axis": -1} | ({"keepdims": True} if keepdim else {})
-    return call("jnp.linalg.norm", difference, **({} if p == 2 else {"ord": int(p)}), **settings)
+
+    def apart(x: Tree, y: Tree) -> Tree:
+        return Op("+", (_less(x, y), Const(eps))) if eps else _less(x, y)
+
+    difference = combined(build, apart, build.computed(x), build.computed(y))
+    return vector_norm(build, difference, p, -1, keepdim)
 
 
 @lowers("aten.cdist", "aten._cdist_forward", ignores="compute_mode")
 def cdist(build: Builder, x1: Value, x2: Value, p: float = 2.0) -> Value:
+    """The norm of every difference."""
     if p not in (1, 2):
         raise LoweringError(f"a distance of degree {p}")
     left = insert_axis(build, x1, x1.rank - 1)
     right = insert_axis(build, x2, x2.rank - 2)
-    difference = _less(build.plain(left), build.plain(right))
-    degree = {} if p == 2 else {"ord": int(p)}
-    return build.result(call("jnp.linalg.norm", difference, **degree, axis=-1))
+    return vector_norm(build, combined(build, _less, left, right), p, -1)
 
 
 @lowers("aten.cosine_similarity")
@@ -252,14 +262,20 @@ def cosine_similarity(
     build: Builder, x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8
 ) -> Value:
     """The product of the vectors over that of their norms, each at least `eps`."""
-    return build.result(_cosine(build, x1, x2, dim % max(x1.rank, x2.rank), eps))
+    return build.result(_cosine(build, x1, x2, dim % max(x1.rank, x2.rank, 1), eps))
 
 
 def _cosine(build: Builder, x1: Value, x2: Value, axis: int, eps: float) -> Tree:
     if x1.rank != x2.rank:
         raise LoweringError("a similarity of tensors with different numbers of axes")
+    if not x1.rank:
+        raise LoweringError("a similarity of numbers")
     x, y = build.plain(x1), build.plain(x2)
-    norms = [call("jnp.maximum", call("jnp.linalg.norm", part, axis=axis), eps) for part in (x, y)]
+    norms = []
+    for part in (x1, x2):
+        shape = (*part.shape[:axis], *part.shape[axis + 1 :])
+        norm = vector_norm(build.expecting(shape=shape), part, 2, axis)
+        norms.append(call("jnp.maximum", build.plain(norm), eps))
     return Op("/", (call("jnp.sum", _times(x, y), axis=axis), _times(norms[0], norms[1])))
 
 
@@ -304,10 +320,14 @@ def triplet_margin_loss(
 ) -> Value:
     if p not in (1, 2):
         raise LoweringError(f"a distance of degree {p}")
-    near = _distance(build, anchor, positive, p, eps)
-    far = _distance(build, anchor, negative, p, eps)
+    entries = build.expecting(shape=anchor.shape[:-1])
+
+    def apart(x: Value, y: Value) -> Tree:
+        return build.plain(_distance(entries, x, y, p, eps))
+
+    near, far = apart(anchor, positive), apart(anchor, negative)
     if swap:
-        far = call("jnp.minimum", far, _distance(build, positive, negative, p, eps))
+        far = call("jnp.minimum", far, apart(positive, negative))
     tree = _rectified(Op("+", (_less(near, far), Const(margin))))
     return _total(build, build.result(tree, shape=anchor.shape[:-1]), reduction)
 
@@ -367,6 +387,8 @@ def _picked_loss(
         labels = call("jnp.where", Op("==", (labels, Const(ignore_index))), -1, labels)
     classes = build.size(value.shape[axis])
     settings: dict[str, Any] = {} if axis == value.rank - 1 else {"axis": axis}
+    if build.dtype != dtypes.FLOAT32:
+        settings["dtype"] = dtype_tree(build.dtype)
     hot: Tree = build.add(call("nn.one_hot", labels, classes, **settings), value.shape)
     if weight is not None:
         hot = build.add(_times(hot, _along(build, weight, value, axis)), value.shape)

@@ -10,6 +10,8 @@ from linstock.bridge.ir._tree import Call, Const, Op, Tree, call, method
 from linstock.bridge.ir._values import Fill, Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower.aten.elementwise import absolute, cast
+from linstock.bridge.lower.aten.promote import narrow
 
 # These may be asked for a dtype to accumulate in, which is the result's.
 SUMS = {
@@ -58,12 +60,40 @@ def _as_list(dims: Any) -> list[int]:
     return [] if dims is None else [dims] if isinstance(dims, int) else list(dims)
 
 
+def _sum(function: str) -> Any:
+    def lower(build: Builder, self: Value, dim: Any = None, keepdim: bool = False) -> Value:
+        settings = _accumulating(build, self, widens=True)
+        self = _in_result_type(build, self)
+        return reduced(build, function, self, dim, keepdim, **settings)
+
+    return lower
+
+
 def _reduction(function: str) -> Any:
     def lower(build: Builder, self: Value, dim: Any = None, keepdim: bool = False) -> Value:
         self = _in_result_type(build, self)
-        return reduced(build, function, self, dim, keepdim)
+        found = reduced(build, function, self, dim, keepdim)
+        if function in ("jnp.all", "jnp.any") and build.dtype != dtypes.BOOL:
+            dtype = dtype_tree(build.dtype)
+            return build.elementwise(lambda x: method(x, "astype", dtype), found)
+        return found
 
     return lower
+
+
+def _accumulating(build: Builder, value: Value, *, widens: bool) -> dict[str, Any]:
+    """PyTorch sums small whole numbers in int64; JAX sums unsigned ones without a sign, and its
+    running sums have the dtype of what they add.
+    """
+    exact = ("bool", "int", "uint")
+    if value.dtype.kind not in exact or build.dtype.kind not in exact:
+        return {}
+    usual = narrow(value.dtype)
+    if value.dtype == dtypes.BOOL or (widens and value.dtype.kind == "int"):
+        usual = dtypes.INT32
+    elif widens:
+        usual = dtypes.UINT32
+    return {} if usual == narrow(build.dtype) else {"dtype": dtype_tree(build.dtype)}
 
 
 def _in_result_type(build: Builder, value: Value) -> Value:
@@ -76,12 +106,12 @@ def _in_result_type(build: Builder, value: Value) -> Value:
 
 
 for _name, _function in SUMS.items():
-    lowers(f"aten.{_name}", ignores="dtype")(_reduction(_function))
+    lowers(f"aten.{_name}", ignores="dtype")(_sum(_function))
 for _name, _function in REDUCTIONS.items():
     lowers(f"aten.{_name}")(_reduction(_function))
 
 
-def _spread(function: str) -> Any:
+def _spread(*, is_root: bool) -> Any:
     def lower(
         build: Builder,
         self: Value,
@@ -91,29 +121,52 @@ def _spread(function: str) -> Any:
         keepdim: bool = False,
     ) -> Value:
         ddof = int(unbiased) if correction is None else correction
-        return reduced(build, function, self, dim, keepdim, **({"ddof": ddof} if ddof else {}))
+        settings = {"ddof": ddof} if ddof else {}
+        variance = reduced(build, "jnp.var", self, dim, keepdim, **settings)
+        return root(build, variance) if is_root else variance
 
     return lower
+
+
+def root(build: Builder, value: Value) -> Value:
+    """The square root, whose derivative at zero is zero, as that of PyTorch's norms is."""
+
+    def lowered(x: Tree) -> Tree:
+        is_zero = Op("==", (x, Const(0)))
+        return call("jnp.where", is_zero, 0, call("jnp.sqrt", call("jnp.where", is_zero, 1, x)))
+
+    return build.expecting(value).elementwise(lowered, value)
 
 
 def _overloads(operation: str) -> list[str]:
     return [f"aten.{operation}.{overload}" for overload in ("dim", "correction", "default")]
 
 
-lowers(*_overloads("var"))(_spread("jnp.var"))
-lowers(*_overloads("std"))(_spread("jnp.std"))
+lowers(*_overloads("var"))(_spread(is_root=False))
+lowers(*_overloads("std"))(_spread(is_root=True))
 
 
 def _extreme(name: str) -> Any:
     def lower(build: Builder, self: Value, dim: int, keepdim: bool = False) -> list[Value]:
         best = build.parts[0]
         build = build.expecting(best)
-        values = reduced(build, f"jnp.{name}", self, dim, keepdim)
         places = reduced(build.expecting(dtype=dtypes.INT64), f"jnp.arg{name}", self, dim, keepdim)
-        return [values, places]
+        if self.rank and self.dtype.is_floating_point:
+            return [_picked(build, self, places, dim, keepdim), places]
+        return [reduced(build, f"jnp.{name}", self, dim, keepdim), places]
 
-    lower.__doc__ = f"`jnp.{name}` and `jnp.arg{name}`."
+    lower.__doc__ = f"The entry at `jnp.arg{name}`, to which alone the gradient goes."
     return lower
+
+
+def _picked(build: Builder, value: Value, places: Value, dim: int, keepdim: bool) -> Value:
+    """The entries at the places found along an axis."""
+    axis = value.position(dim)
+    at = build.tree(places, places.order)
+    if not keepdim:
+        at = call("jnp.expand_dims", at, axis)
+    found: Tree = call("jnp.take_along_axis", build.tree(value), at, axis=axis)
+    return build.result(found if keepdim else method(found, "squeeze", axis), order=places.order)
 
 
 def _extreme_of_all(name: str) -> Any:
@@ -159,7 +212,7 @@ def aminmax(
     return [reduced(build, f"jnp.{name}", self, dim, keepdim) for name in ("min", "max")]
 
 
-def _moments(function: str) -> Any:
+def _moments(*, is_root: bool) -> Any:
     def lower(
         build: Builder,
         self: Value,
@@ -171,14 +224,15 @@ def _moments(function: str) -> Any:
         build = build.expecting(build.parts[0])
         ddof = int(unbiased) if correction is None else correction
         settings = {"ddof": ddof} if ddof else {}
-        spread = reduced(build, function, self, dim, keepdim, **settings)
+        spread = reduced(build, "jnp.var", self, dim, keepdim, **settings)
+        spread = root(build, spread) if is_root else spread
         return [spread, reduced(build, "jnp.mean", self, dim, keepdim)]
 
     return lower
 
 
-lowers(*_overloads("var_mean"))(_moments("jnp.var"))
-lowers(*_overloads("std_mean"))(_moments("jnp.std"))
+lowers(*_overloads("var_mean"))(_moments(is_root=False))
+lowers(*_overloads("std_mean"))(_moments(is_root=True))
 
 
 def _along(function: str, build: Builder, value: Value, dim: int) -> Value:
@@ -224,8 +278,9 @@ def _cumulative(function: str) -> Any:
             return Value(None, build.shape, build.dtype, facet=Fill(0))
         value = _in_result_type(build, build.spread(build.computed(self)))
         if not value.rank:
-            return value
-        tree = call(function, build.tree(value), axis=value.position(dim))
+            return cast(build, value)
+        settings = _accumulating(build, self, widens=False)
+        tree = call(function, build.tree(value), axis=value.position(dim), **settings)
         return build.result(tree, order=value.order)
 
     return lower
@@ -249,8 +304,6 @@ def vector_norm(
     """`jnp.linalg.norm` over one axis; over several, a sum of powers."""
     if not self.dtype.is_complex:
         self = _in_result_type(build, self)
-    if len(_as_list(dim)) < 2 and degree in (None, 2):
-        return reduced(build, "jnp.linalg.norm", self, dim, keepdim)
     return _norm(build, self, 2 if degree is None else degree, dim, keepdim)
 
 
@@ -272,24 +325,44 @@ def norm(
 
 
 def _norm(build: Builder, value: Value, degree: float, dim: Any, keepdim: bool) -> Value:
-    """A vector norm along several axes, or of another degree than two."""
-    absolute = build.add(call("jnp.abs", build.tree(value)), value.stored_shape)
-    sized = dataclasses.replace(value, tree=absolute, facet=None)
+    """A vector norm, whose derivative is zero where all entries are."""
+    if value.dtype.bits == 16 and degree not in (0, 1, math.inf, -math.inf):  # squares overflow
+        wide = build.expecting(dtype=dtypes.FLOAT32)
+        value = cast(wide.expecting(shape=value.shape), value)
+        return cast(build, _norm(wide, value, degree, dim, keepdim))
+    x = build.tree(value)
+    sized = dataclasses.replace(value, facet=None)
+    if degree == 0:
+        sized = dataclasses.replace(sized, tree=Op("!=", (x, Const(0))))
+        total = reduced(build, "jnp.sum", sized, dim, keepdim)
+        return build.elementwise(lambda x: method(x, "astype", dtype_tree(build.dtype)), total)
+    if degree == 2 and not value.dtype.is_complex:
+        sized = dataclasses.replace(sized, tree=call("jnp.square", x))
+        return root(build, reduced(build, "jnp.sum", sized, dim, keepdim))
+    size = call("jnp.abs", x) if value.dtype.is_complex else absolute(x)
+    sized = dataclasses.replace(sized, tree=build.add(size, value.stored_shape))
     if degree in (math.inf, -math.inf):
         return reduced(build, "jnp.max" if degree > 0 else "jnp.min", sized, dim, keepdim)
-    if degree == 0:
-        tree: Tree = Op("!=", (absolute, Const(0)))
-    elif degree == 1:
-        tree = absolute
-    else:
-        whole = isinstance(degree, float) and degree.is_integer()
-        tree = Op("**", (absolute, Const(int(degree) if whole else degree)))
-    powers = dataclasses.replace(value, tree=tree, facet=None)
-    total = reduced(build, "jnp.sum", powers, dim, keepdim)
-    if degree == 0:
-        return build.elementwise(lambda x: method(x, "astype", dtype_tree(build.dtype)), total)
     if degree == 1:
-        return total
+        return reduced(build, "jnp.sum", sized, dim, keepdim)
+    return _powered(build, sized, degree, dim, keepdim)
+
+
+def _powered(build: Builder, sized: Value, degree: float, dim: Any, keepdim: bool) -> Value:
+    """The root of a sum of powers."""
+    whole = isinstance(degree, float) and degree.is_integer()
+    assert sized.tree is not None
+    tree = Op("**", (sized.tree, Const(int(degree) if whole else degree)))
+    powers = dataclasses.replace(sized, tree=tree)
+    total = reduced(build, "jnp.sum", powers, dim, keepdim)
     if degree == 2:
-        return build.elementwise(lambda x: call("jnp.sqrt", x), total)
-    return build.elementwise(lambda x: Op("**", (x, Const(1 / degree))), total)
+        return root(build, total)
+
+    def lowered(x: Tree) -> Tree:
+        is_zero = Op("==", (x, Const(0)))
+        kept = call("jnp.where", is_zero, 1, x)
+        return call("jnp.where", is_zero, 0, Op("**", (kept, Const(1 / degree))))
+
+    if degree < 0:
+        return build.elementwise(lambda x: Op("**", (x, Const(1 / degree))), total)
+    return build.elementwise(lowered, total)

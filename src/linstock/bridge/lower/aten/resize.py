@@ -1,14 +1,17 @@
 """Resizing images: nearest, linear and cubic interpolation."""
 
+import ctypes
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy
 
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call
+from linstock.bridge.ir import _dtypes as dtypes
+from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Size, Value
-from linstock.bridge.lower._builder import Builder
+from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
 
 LETTERS = "nchwd"
@@ -27,7 +30,8 @@ def nearest(build: Builder, input: Value, scale_factors: Scales = None) -> Value
     """`floor(i * in / out)`; where that repeats every entry, it is JAX's nearest too."""
     value = input
     target = _target(build, value, scale_factors)
-    if all(map(_factor, value.shape[2:], target[2:])):
+    scales = scale_factors or (None,) * (value.rank - 2)
+    if all(map(_is_repeated, value.shape[2:], target[2:], scales)):
         return _resized(build, value, target, "nearest")
     for axis in range(2, value.rank):
         scale = scale_factors[axis - 2] if scale_factors else None
@@ -50,6 +54,29 @@ def _factor(before: Size, after: Size) -> int | None:
     return int(quotient) if quotient.is_Integer else None
 
 
+def _is_repeated(before: Size, after: Size, scale: float | None) -> bool:
+    """Whether every entry is repeated equally often, in PyTorch's single precision too."""
+    by = _factor(before, after)
+    return by is not None and _is_exact_in_single(before, after, scale)
+
+
+def _is_exact_in_single(before: Size, after: Size, scale: float | None) -> bool:
+    """Whether PyTorch's way to the place of an entry, by a step in single precision, ends where
+    whole numbers do.
+    """
+    by = _factor(before, after)
+    if by is not None and not (isinstance(before, int) and isinstance(after, int)):
+        before, after = 512, 512 * by  # as good as any size
+    if not (isinstance(before, int) and isinstance(after, int)):
+        return False
+    step = _single(before / after if scale is None else 1 / scale)
+    return all(math.floor(_single(i * step)) == i * before // after for i in range(after))
+
+
+def _single(number: float) -> float:
+    return ctypes.c_float(number).value
+
+
 def _picked(build: Builder, value: Value, axis: int, after: Size, scale: float | None) -> Value:
     """Nearest entries along one axis, rounded down."""
     before = value.shape[axis]
@@ -61,21 +88,21 @@ def _picked(build: Builder, value: Value, axis: int, after: Size, scale: float |
     by = _factor(after, before)
     if by is not None and scale in (None, 1 / by):
         item: Tree = Span(step=Const(by))
-    elif scale is None or _factor(before, after):
+    elif _is_exact_in_single(before, after, scale):
         item = Op("//", (Op("*", (counter, build.size(before))), build.size(after)))
     else:
-        item = call("jnp.floor", Op("*", (counter, Const(1 / scale))))
-        item = call("jnp.int32", item)
+        step = Const(1 / scale) if scale else Op("/", (build.size(before), build.size(after)))
+        item = call("jnp.int32", Op("*", (counter, step)))
     tree = Index(build.tree(value), (*[Span()] * at, item))
     return build.result(tree, order=value.order, shape=shape)
 
 
 def _resized(
-    build: Builder, value: Value, target: Sequence[Size], method: str, **settings: Any
+    build: Builder, value: Value, target: Sequence[Size], kind: str, **settings: Any
 ) -> Value:
     """`jax.image.resize`."""
     shape = build.shape_tree([target[axis] for axis in value.order])
-    tree = call("jax.image.resize", build.tree(value), shape, method, **settings)
+    tree = call("jax.image.resize", build.tree(value), shape, kind, **settings)
     return build.result(tree, order=value.order)
 
 
@@ -165,6 +192,8 @@ def _along_axes(
     build: Builder, value: Value, scales: Scales, align_corners: bool, weights: Any
 ) -> Value:
     """Interpolation along one spatial axis after the other, by a matrix of weights."""
+    if not value.dtype.is_floating_point:
+        raise LoweringError("means of whole numbers, which PyTorch rounds")
     target = _target(build, value, scales)
     for axis in range(2, value.rank):
         before, after = value.shape[axis], target[axis]
@@ -243,6 +272,8 @@ def _weighted(build: Builder, value: Value, axis: int, matrix: Tree) -> Value:
     letters = "".join(LETTERS[i] for i in value.order)
     result = letters.replace(LETTERS[axis], "o")
     tree = call("jnp.einsum", f"{letters},o{LETTERS[axis]}->{result}", build.tree(value), matrix)
+    if build.dtype not in (dtypes.FLOAT32, dtypes.FLOAT64):
+        tree = method(tree, "astype", dtype_tree(build.dtype))
     shape = (*value.shape[:axis], build.shape[axis], *value.shape[axis + 1 :])
     return build.result(tree, order=value.order, shape=shape)
 

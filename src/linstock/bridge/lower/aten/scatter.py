@@ -9,7 +9,7 @@ from linstock.bridge.ir._tree import Attr, Const, Index, Op, Span, Tree, call, l
 from linstock.bridge.ir._values import Fill, Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
-from linstock.bridge.lower._shapes import insert_axis, items_at
+from linstock.bridge.lower._shapes import axis_of, insert_axis, items_at
 from linstock.bridge.lower.aten.elementwise import number
 from linstock.bridge.lower.aten.index import places, refuse_masks, span
 
@@ -89,7 +89,7 @@ def _masked_put(build: Builder, value: Value, mask: Value, new: Value, accumulat
 @lowers("aten.index_copy")
 def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Value) -> Value:
     """`x.at[..., index].set(source)`."""
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     return _changed(build, self, items, "set", build.plain(source))
 
 
@@ -97,7 +97,7 @@ def index_copy(build: Builder, self: Value, dim: int, index: Value, source: Valu
 def index_add(
     build: Builder, self: Value, dim: int, index: Value, source: Value, alpha: Any = 1
 ) -> Value:
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     new = build.plain(source)
     return _changed(
         build, self, items, "add", new if alpha == 1 else Op("*", (number(build, alpha), new))
@@ -107,7 +107,7 @@ def index_add(
 @lowers("aten.index_fill")
 def index_fill(build: Builder, self: Value, dim: int, index: Value, value: Any) -> Value:
     """`x.at[..., index].set(value)`."""
-    items = (*[Span()] * (dim % self.rank), build.plain(index))
+    items = (*[Span()] * axis_of(self, dim), build.plain(index))
     return _changed(build, self, items, "set", number(build, value))
 
 
@@ -152,6 +152,8 @@ def _scattered(build: Builder, value: Value, dim: int, index: Value, new: Any, h
     """Writes along one axis where the index says; a longer source is read as far as that goes."""
     if not value.rank:
         raise LoweringError("a scatter into a single number")
+    if how in ("add", "multiply") and value.dtype == dtypes.BOOL:
+        raise LoweringError("a sum or product of flags")
     items = places(build, index, dim % value.rank)
     if not isinstance(new, Value):
         return _changed(build, value, items, how, number(build, new))

@@ -10,7 +10,7 @@ from linstock.bridge.ir._values import Fill, Folded, Iota, Parameter, Value
 from linstock.bridge.layers import PAD_MODES
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
-from linstock.bridge.lower._shapes import insert_axis, items_at, remove_axis
+from linstock.bridge.lower._shapes import axis_of, insert_axis, items_at, remove_axis
 from linstock.bridge.lower._shapes import reshape as reshaped
 from linstock.bridge.lower.aten.elementwise import number as number_tree
 
@@ -420,7 +420,7 @@ def rot90(build: Builder, self: Value, k: int = 1, dims: Any = (0, 1)) -> Value:
 @lowers("aten.unfold")
 def unfold(build: Builder, self: Value, dimension: int, size: int, step: int) -> Value:
     """Sliding windows: the axis counts them, and a new last axis holds their entries."""
-    axis = dimension % self.rank
+    axis = axis_of(self, dimension)
     count = build.shape[axis]
     if step == size and self.shape[axis] == count * size:
         opened = reshaped(build, self, (*self.shape[:axis], count, size, *self.shape[axis + 1 :]))

@@ -3,10 +3,14 @@
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Const, Index, Op, Span, Tree, call, method
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder, dtype_tree
 from linstock.bridge.lower._rows import lowers
+from linstock.bridge.lower._shapes import axis_of
+from linstock.bridge.lower.aten.elementwise import combined
+from linstock.bridge.lower.aten.reduce import reduced
 
 
 def _axis(value: Value, dim: int) -> dict[str, int]:
@@ -71,10 +75,26 @@ def kthvalue(
 @lowers("aten.median.dim")
 def median(build: Builder, self: Value, dim: int, keepdim: bool = False) -> list[Value]:
     """PyTorch's median of an even number is the lower one."""
+    if not self.rank:
+        raise LoweringError("the median of a single number")
     size = self.shape[dim]
     if not isinstance(size, int):
         raise LoweringError("a median along an axis of dynamic size")
-    return _at_rank(build, self, dim, keepdim, (size - 1) // 2)
+    values, places = _at_rank(build, self, dim, keepdim, (size - 1) // 2)
+    if not self.dtype.is_floating_point:
+        return [values, places]
+    is_nan = combined(build.expecting(self), lambda x: call("jnp.isnan", x), self)
+    found = build.expecting(dtype=dtypes.BOOL, shape=values.shape)
+    lost = reduced(found, "jnp.any", is_nan, dim, keepdim)
+    first = reduced(found.expecting(places), "jnp.argmax", is_nan, dim, keepdim)
+    return [
+        build.expecting(values).elementwise(_chosen, lost, float("nan"), values),
+        build.expecting(places).elementwise(_chosen, lost, first, places),
+    ]
+
+
+def _chosen(condition: Tree, yes: Tree, no: Tree) -> Tree:
+    return call("jnp.where", condition, yes, no)
 
 
 @lowers("aten.median.default")
@@ -85,11 +105,17 @@ def median_of_all(build: Builder, self: Value) -> Value:
         count = count * size
     if not isinstance(count, int):
         raise LoweringError("a median of dynamically many numbers")
-    return build.result(Index(flat, (build.size((count - 1) // 2),)))
+    middle: Tree = Index(flat, (build.size((count - 1) // 2),))
+    if self.dtype.is_floating_point:
+        lost = call("jnp.any", call("jnp.isnan", build.tree(self)))
+        middle = call("jnp.where", lost, float("nan"), middle)
+    return build.result(middle)
 
 
 def _at_rank(build: Builder, value: Value, dim: int, keepdim: bool, rank: Any) -> list[Value]:
     """The entry, and its index, that stands at a place in sorted order along one axis."""
+    if not value.rank:
+        raise LoweringError("a single number to choose from")
     axis = value.position(dim)
     last = dim % value.rank
     settings = {} if axis == value.rank - 1 else {"axis": axis}
@@ -119,7 +145,7 @@ def quantile(
     interpolation: str = "linear",
 ) -> Value:
     x = build.plain(self)
-    settings: dict[str, Any] = {} if dim is None else {"axis": dim % self.rank}
+    settings: dict[str, Any] = {} if dim is None else {"axis": axis_of(self, dim)}
     if keepdim:
         settings["keepdims"] = True
     if interpolation != "linear":
