@@ -14,6 +14,7 @@ from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._checks import Check
 from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
@@ -178,6 +179,7 @@ class Lowered:
         fixed: Tensors with a variable that are not in the state_dict.
         notes: What a user should know, for the report.
         differences: What is knowingly done otherwise than PyTorch does it.
+        checks: What the capture relied on about the sizes of the inputs.
     """
 
     root: Body
@@ -188,6 +190,7 @@ class Lowered:
     fixed: dict[str, torch.Tensor]
     notes: list[str]
     differences: list[Difference] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
 
 def is_size(node: Node) -> bool:

@@ -36,6 +36,7 @@ from linstock.bridge.ir._tree import (
 from linstock.bridge.ir._values import Folded, Value
 from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
+from linstock.bridge.lower._checks import checks_of
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._layer_calls import Twin, Twins
@@ -67,6 +68,7 @@ def lower(
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
+    checks = [*checks_of(capture.guards, [value for _, value in inputs], _numbers(capture))]
     try:
         walk.lower_root()
         outputs = walk.around.give(capture.outputs)
@@ -84,7 +86,16 @@ def lower(
         state.fixed(),
         shared.notes,
         shared.differences,
+        checks,
     )
+
+
+def _numbers(capture: Capture) -> dict[Node, int]:
+    """Which input of the program each node is."""
+    wanted = set(capture.program.graph_signature.user_inputs)
+    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    return {node: number for number, node in enumerate(tensors)}
 
 
 def _number(number: Any) -> Any:

@@ -17,6 +17,7 @@ def describe(
     names: Sequence[str],
     inputs: Sequence[Input],
     needs: Needs,
+    sizes: Sequence[str] = (),
 ) -> Iterator[str]:
     """The docstring of an emitted file: what it is, how to initialize it, load the weights and call
     it.
@@ -24,6 +25,9 @@ def describe(
     yield f"{root} in Flax Linen, converted from `{source.module}.{source.qualname}`."
     yield ""
     yield from _layouts(names, inputs)
+    if sizes:
+        yield f"Sizes: {'; '.join(f'`{name}` {rest}' for name, rest in map(_split, sizes))}."
+        yield ""
     samples = ", ".join(sample(*one) for one in inputs)
     given = ", ".join(names)
     yield f"    model = {root}()"
@@ -42,6 +46,12 @@ def describe(
     if needs.batch_stats:
         yield ""
         yield BATCH_NORM
+
+
+def _split(said: str) -> tuple[str, str]:
+    """The size that a check is about, and what is said of it."""
+    name, _, rest = said.partition(" must be ")
+    return name, f"must be {rest}"
 
 
 LOAD = 'safetensors.flax.load_file("weights.safetensors")'

@@ -50,9 +50,11 @@ class Linen:
     # Names that a submodule, a variable or a field cannot have.
     members = frozenset({*dir(Module), "name", "parent", "scope", "params", "train", "training"})
     # Names that neither a class nor a local can have.
-    globals = frozenset({"jax", "jnp", "nn", "partial"})
-    builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
-    locals = frozenset({"jnp", "jax", "nn", "self", "train"})
+    globals = frozenset({"jax", "jnp", "nn", "partial", "math"})
+    builtins = frozenset(
+        {"range", "enumerate", "int", "bool", "float", "tuple", "max", "min", "round"}
+    )
+    locals = frozenset({"jnp", "jax", "math", "nn", "self", "train"})
     steady = frozenset({"train"})
     method = "__call__"
 
