@@ -123,7 +123,7 @@ def _matters(decision: Decision) -> bool:
     how a tensor lies in memory, or where a slice ends, whoever runs the program asks again.
     """
     condition = decision.condition
-    is_count = isinstance(condition, sympy.Eq) and condition.rhs.is_Integer
+    is_count = isinstance(condition, sympy.Eq) and condition.rhs.is_number
     if decision.asker.startswith(_COUNTING):
         return is_count or condition.has(Mod)
     return not decision.asker.startswith(_TORCH) or decision.asker.startswith(_AS_MODELS)

@@ -41,6 +41,9 @@ class Decision:
     asker: str
 
 
+# Who asks, where it is torch's compiled code.
+COMPILED = os.path.join(os.path.dirname(torch.__file__), "_ops.py")
+
 _lock = threading.Lock()
 _listening: dict[int, list[Decision]] = {}
 
@@ -158,7 +161,8 @@ def _condition(expression: Any, value: Any) -> sympy.Basic:
 def _who_asks() -> tuple[str, Site | None]:
     """The file of the code that asks, and the line of the model's that this is for."""
     frame: types.FrameType | None = sys._getframe(2)
-    asker = ""
+    # Python asks by `bool(size)` and the like, whose code is torch's; only C++ asks without that.
+    asker = "" if _is_machinery(sys._getframe(2).f_code.co_filename) else COMPILED
     while frame is not None:
         name = frame.f_code.co_filename
         if not asker and not _is_machinery(name):
