@@ -39,7 +39,8 @@ def _quotients(shape_env: Any, count: int) -> dict[Any, Any]:
     """Quotients of sizes that a reshape holds to a number: `n // (n // 4)` to 4, say."""
     conditions = [guard.expr for guard in shape_env.guards[:count]]
     equal = [one for one in conditions if isinstance(one, sympy.Eq) and one.rhs.is_Integer]
-    return {one.lhs: one.rhs for one in equal if isinstance(one.lhs, FloorDiv)}
+    nested = [one for one in equal if isinstance(one.lhs, FloorDiv) and one.rhs > 1]
+    return {one.lhs: one.rhs for one in nested if one.lhs.args[1].has(FloorDiv)}
 
 
 def shape_of(tensor: Any) -> tuple[Size, ...]:

@@ -124,6 +124,8 @@ def _matters(decision: Decision) -> bool:
     """
     condition = decision.condition
     is_count = isinstance(condition, sympy.Eq) and condition.rhs.is_number
+    if is_count and condition.rhs == 1:  # the exporter holds a size of one as a number
+        return True
     if decision.asker.startswith(_COUNTING):
         return is_count or condition.has(Mod)
     return not decision.asker.startswith(_TORCH) or decision.asker.startswith(_AS_MODELS)
