@@ -24,11 +24,12 @@ from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.capture._modes import reading_mode
 from linstock.bridge.capture._threads import alone
-from linstock.bridge.emit._emit import Emitted, emit
+from linstock.bridge.emit._emit import Emitted, emit, said
 from linstock.bridge.fresh._rebuilt import Rebuilt
 from linstock.bridge.ir._check import check_program
 from linstock.bridge.ir._differences import DIFFERENCES, Difference
 from linstock.bridge.ir._program import Program
+from linstock.bridge.ir._tree import Dim
 from linstock.bridge.lower import aten as aten  # registers the lowerings
 from linstock.bridge.lower._fresh import Making
 from linstock.bridge.lower._model import Lowered
@@ -124,6 +125,7 @@ def to_linen(
             inputs = _examples(signature, args, kwargs)
             program = _program(result)
             sayings = [*result.fresh.sentences()]
+            program.checks.extend(result.checks)
             emitted = _emitted(program, inputs, Linen(runtime), sayings)
             module = load_module(emitted.source, emitted.root)
             readme = _linen_docs.readme(emitted, program.root.source, inputs)
@@ -133,6 +135,7 @@ def to_linen(
         report.differences.extend(_differences(captured, result, variables))
         report.notes.extend([*captured.notes, *result.notes, *_notes(variables, result)])
         report.notes.extend(result.fresh.notes())
+        report.notes.extend(_notes_of_sizes(result, emitted.args))
         report.notes.extend(difference.text for difference in report.differences)
         sites = dict(_sites(captured.root))
         sides = Sides(module, emitted.source, weights, signature, sites, result.fresh.expected)
@@ -323,7 +326,8 @@ def _emitted(
     source, needs = program.root.source, needs_of(program)
 
     def docstring(root: str, names: list[str]) -> Iterator[str]:
-        return _linen_docs.describe(source, root, names, inputs, needs, sayings)
+        sizes = [said(check, names) for check in program.checks]
+        return _linen_docs.describe(source, root, names, inputs, needs, sizes, sayings)
 
     return emit(program, target, docstring)
 
@@ -361,3 +365,16 @@ def _notes_of_nan(variables: Mapping[str, Any]) -> Iterator[str]:
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         yield f"weights hold NaN: {', '.join(f'`{name}`' for name in names[:5])}{more}"
+
+
+def _notes_of_sizes(lowered: Lowered, names: Sequence[str]) -> Iterator[str]:
+    """What the sizes of inputs are held to, and which line of the model asks for it."""
+    for check in lowered.checks:
+        where = f" ({check.origin})" if check.origin is not None else ""
+        size, words = said(check, names).split(" must be ", 1)
+        if isinstance(check.size, Dim):
+            name, value = lowered.inputs[check.size.of.key]
+            size = f"input `{name}`, axis {value.order[check.size.axis]}"
+        else:
+            size = f"size `{size}`"
+        yield f"{size}: must be {words}{where}; the emitted module checks it"

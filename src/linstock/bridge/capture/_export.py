@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,10 +24,12 @@ from linstock.bridge.capture._frames import (
 )
 from linstock.bridge.capture._functional import functionalize
 from linstock.bridge.capture._gradients import stop_gradients
+from linstock.bridge.capture._guards import Guards, find_guards, input_names
 from linstock.bridge.capture._merge import merge
 from linstock.bridge.capture._modes import PREFIX, InModes, stubborn
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
+from linstock.bridge.capture._symbolic import prepared, sizes_followed
 from linstock.bridge.ir._differences import Difference
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -50,6 +52,7 @@ class Capture:
         notes: What had to be given up on the way, for the report.
         unfollowed: The modules that ask for their mode, where the graph does not tell what for.
         differences: What the program knowingly does otherwise than the model.
+        guards: What the program relies on about the sizes of its inputs.
     """
 
     program: ExportedProgram
@@ -63,6 +66,7 @@ class Capture:
     notes: list[str]
     unfollowed: frozenset[torch.nn.Module] = frozenset()
     differences: list[Difference] = field(default_factory=list)
+    guards: Guards = field(default_factory=Guards)
 
 
 # Which sizes may differ from the example's: all that the model lets, those of the first axes, or
@@ -101,7 +105,13 @@ def capture(
         recorder = Recorder(model)
         runs = InModes(model, (False, True) if in_training else (False,), recorder.begin)
         try:
-            with recorder.listening(model), torch.enable_grad(), Watcher(), quiet():
+            with (
+                sizes_followed(model) as decisions,
+                recorder.listening(model),
+                torch.enable_grad(),
+                Watcher(prepared),
+                quiet(),
+            ):
                 program = torch.export.export(
                     runs, *attempt.inputs, dynamic_shapes=attempt.shapes, strict=False
                 )
@@ -115,8 +125,11 @@ def capture(
             continue
         if failure is not None and attempt.note:
             notes.append(f"{attempt.note}: {first_line(failure)}")
+        bound = inspect.signature(runs.forward).bind(*attempt.inputs[0], **attempt.inputs[1])
+        names = input_names(dict(bound.arguments))
+        guards = find_guards(program, decisions, names, attempt.shapes is not None)
         _name_as_model(program)
-        return _captured(model, program, recorder, notes)
+        return replace(_captured(model, program, recorder, notes), guards=guards)
     assert failure is not None
     if in_training:
         raise TrainModeError(first_line(failure)) from failure

@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -263,6 +263,11 @@ def _called_path() -> str:
 class Watcher(TorchFunctionMode):
     """Tags the nodes that each torch function makes with the line that called it."""
 
+    def __init__(self, prepare: Callable[..., Any] | None = None) -> None:
+        """Starts; `prepare` gives another function, or other arguments, where they fit better."""
+        super().__init__()
+        self.prepare = prepare
+
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -271,6 +276,8 @@ class Watcher(TorchFunctionMode):
             return args[0].detach()  # the tracer would lose sight of what `.data` gives
         if not is_getter and function in GIVE_BACK and args and _is_tracing():
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
+        if self.prepare is not None and not is_getter and _is_tracing():
+            function, args, kwargs = self.prepare(function, args, kwargs)
         before = None if is_getter or function in GIVE_BACK else _proxy(args)
         result = function(*args, **kwargs) if kwargs else function(*args)
         if before is not None and result is args[0]:

@@ -1,7 +1,7 @@
 """Emitting: module classes become the text of a Python file."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from linstock.bridge.emit._lines import (
     If,
     Line,
     Method,
+    Raise,
     Return,
     names_assigned,
     origins,
@@ -26,12 +27,26 @@ from linstock.bridge.emit._printer import Printer
 from linstock.bridge.emit._tables import Tables
 from linstock.bridge.emit._tidy import fold_return, nest_layers
 from linstock.bridge.ir._check import check_names
+from linstock.bridge.ir._checks import Check
 from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._program import ModuleClass, Program, Way
-from linstock.bridge.ir._tree import IfElse, Name, Op, Ref, Tree, rewrite
+from linstock.bridge.ir._tree import (
+    Attr,
+    Call,
+    Const,
+    Dim,
+    Global,
+    IfElse,
+    Index,
+    Name,
+    Op,
+    Ref,
+    Tree,
+    rewrite,
+)
 
 # What emitting itself writes, from the standard library: it stands in front of the other imports.
-STANDARD = {"partial": "from functools import partial"}
+STANDARD = {"math": "import math", "partial": "from functools import partial"}
 
 
 class Target(Protocol):
@@ -111,8 +126,9 @@ def emit(
         [tables.lifted(cls, target.place(cls, way)) for way in cls.ways] for cls in program.classes
     ]
     reserved |= tables.names
+    checks = {id(program.root): program.checks}
     written = [
-        _Written(cls, ways, target, printer, reserved)
+        _Written(cls, ways, target, printer, reserved, checks.get(id(cls), []))
         for cls, ways in zip(program.classes, placed, strict=True)
     ]
     blocks = [*tables.texts(printer), *_texts(written)]
@@ -137,10 +153,12 @@ class _Written:
         target: Target,
         printer: Printer,
         reserved: frozenset[str],
+        checks: Sequence[Check],
     ) -> None:
         self.cls = cls
         self.head = target.head(cls, printer)
         self.method = _method(cls, ways, target, reserved)
+        self.method.lines[:0] = [_checked(check, self.method.args) for check in checks]
         check_lines(self.method, cls, target.steady)
         body = list(printed(self.method.lines, printer))
         self.body = "\n".join(target.class_text(cls, self.method, body, printer))
@@ -226,8 +244,33 @@ def _arranged(cls: ModuleClass, way: Way, target: Target, reserved: frozenset[st
     return Method(method.args, fold_return(roll(lines, taken)), taken)
 
 
-def _with_names(test: Tree, args: list[str]) -> Tree:
-    return rewrite(test, lambda part: Name(args[part.key]) if isinstance(part, Ref) else None)
+def _checked(check: Check, args: list[str]) -> If:
+    """A check as a statement."""
+    message = Call(Global("ValueError"), (Const(said(check, args)),))
+    return If(_with_names(check.fails, args), (Raise(message),))
+
+
+def said(check: Check, args: Sequence[str]) -> str:
+    """What a check asks for: `x.shape[1] must be even`.
+
+    Args:
+        check: The check.
+        args: Names of the program's arguments.
+    """
+    size, bound = (Printer().text(_with_names(part, args)) for part in (check.size, check.bound))
+    return f"{size} must be {check.words}{bound if check.names_bound else ''}"
+
+
+def _with_names(test: Tree, args: Sequence[str]) -> Tree:
+    def named(part: Tree) -> Tree | None:
+        match part:
+            case Ref(key):
+                return Name(args[key])
+            case Dim(Ref(key), axis):
+                return Index(Attr(Name(args[key]), "shape"), (Const(axis),))
+        return None
+
+    return rewrite(test, named)
 
 
 def _texts(written: list[_Written]) -> Iterator[str]:

@@ -44,6 +44,13 @@ class Return:
 
 
 @dataclass(frozen=True)
+class Raise:
+    """`raise error`."""
+
+    error: Tree
+
+
+@dataclass(frozen=True)
 class Function:
     """`def name(params):`."""
 
@@ -52,7 +59,7 @@ class Function:
     body: tuple["Line", ...]
 
 
-Line = Assign | If | For | Return | Function
+Line = Assign | If | For | Return | Raise | Function
 
 
 @dataclass
@@ -88,6 +95,8 @@ def origins(lines: Iterable[Line]) -> Iterator[Origin | None]:
     for line in lines:
         if isinstance(line, (Assign, Return)):
             yield line.origin
+        elif isinstance(line, Raise):
+            yield None
         else:
             yield None
             yield from origins(line.body)
@@ -105,6 +114,8 @@ def printed(lines: Iterable[Line], printer: Printer) -> Iterator[str]:
                 yield f"{', '.join(targets)} = {printer.text(value)}"
             case Return(value):
                 yield f"return {_bare(value, printer)}"
+            case Raise(error):
+                yield f"raise {printer.text(error)}"
             case If(test, body, orelse):
                 yield f"if {printer.text(test)}:"
                 yield from (f"    {inner}" for inner in printed(body, printer))

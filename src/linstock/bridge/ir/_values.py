@@ -127,3 +127,8 @@ class Value:
             facet=facet,
             **changes,
         )
+
+
+@dataclass(frozen=True)
+class Number(Value):
+    """A plain number of the source's, computed from sizes."""

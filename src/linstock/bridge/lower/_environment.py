@@ -12,13 +12,15 @@ from linstock.bridge.capture._dtypes import dtype_of, shape_of
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._merge import TRAINING_TAG
 from linstock.bridge.ir._body import Body, Result
+from linstock.bridge.ir._dtypes import FLOAT32, INT32
 from linstock.bridge.ir._tree import Const, Dim, Leave, Ref, Tree
-from linstock.bridge.ir._values import Folded, Size, Value
+from linstock.bridge.ir._values import Folded, Number, Size, Value
 from linstock.bridge.layers import channels_last_order
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._expected import Expected, Place
-from linstock.bridge.lower._model import Model
+from linstock.bridge.lower._model import Model, is_size
 from linstock.bridge.lower._parameters import Parameters
+from linstock.bridge.lower._sizes import plain_size
 from linstock.bridge.lower._steps import Steps
 
 
@@ -224,6 +226,8 @@ class Environment:
         given = []
         for node in nodes:
             value = self._values.get(node) if isinstance(node, Node) else node
+            if isinstance(node, Node) and is_size(node):
+                value = self._size_given(node)
             if isinstance(value, Value):
                 value = self._given(value)
                 assert value.tree is not None
@@ -240,6 +244,14 @@ class Environment:
             trees = tuple(v.tree for v in values if isinstance(v, Value) and v.tree is not None)
             self.steps.add(Leave(trees), place=Place(), is_tuple=True)
         return values
+
+    def _size_given(self, node: Node) -> Any:
+        """A size that the model returns: the number, or its expression."""
+        size = node.meta["val"]
+        if isinstance(size, (torch.SymInt, torch.SymFloat)):
+            dtype = INT32 if isinstance(size, torch.SymInt) else FLOAT32
+            return Number(self.builder().size(plain_size(size.node.expr)), (), dtype)
+        return size
 
     def _given(self, value: Value) -> Value:
         build = self.builder()

@@ -14,6 +14,7 @@ from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
+from linstock.bridge.ir._checks import Check
 from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
@@ -183,6 +184,7 @@ class Lowered:
         fresh: How fresh variables are made.
         differences: What is knowingly done otherwise than PyTorch does it.
         training: What the root returns in train mode, where that is not the same.
+        checks: What the capture relied on about the sizes of the inputs.
     """
 
     root: Body
@@ -195,6 +197,7 @@ class Lowered:
     fresh: Freshness
     differences: list[Difference] = field(default_factory=list)
     training: list[Any] | None = None
+    checks: list[Check] = field(default_factory=list)
 
 
 def is_size(node: Node) -> bool:

@@ -17,6 +17,15 @@ OPERATORS = {
     "IntTrueDiv": "/",
     "FloatTrueDiv": "/",
     "FloatPow": "**",
+    "PowByNatural": "**",
+}
+FUNCTIONS = {
+    "OpaqueUnaryFn_sqrt": "math.sqrt",
+    "OpaqueUnaryFn_log2": "math.log2",
+    "TruncToInt": "int",
+    "FloorToInt": "math.floor",
+    "CeilToInt": "math.ceil",
+    "RoundToInt": "round",
 }
 Find = Callable[[Size], Tree | None]
 
@@ -37,13 +46,13 @@ def _by_parts(size: sympy.Expr, find: Find) -> Tree:
     if isinstance(size, (sympy.Add, sympy.Mul)):
         return _joined(size, find)
     name = type(size).__name__
-    operands = [size_tree(_plain(part), find) for part in size.args] if size.args else []
+    operands = [size_tree(plain_size(part), find) for part in size.args] if size.args else []
     if name in OPERATORS:
         return Op(OPERATORS[name], tuple(operands))
     if name == "ToFloat":
         return operands[0]
-    if name == "OpaqueUnaryFn_sqrt":
-        return Op("**", (operands[0], Const(0.5)))
+    if name in FUNCTIONS:
+        return call(FUNCTIONS[name], *operands)
     if name in ("Max", "Min"):
         return call(name.lower(), *operands)
     if isinstance(size, sympy.Pow) and size.exp.is_Integer and size.exp > 0:
@@ -57,7 +66,7 @@ def _joined(size: sympy.Expr, find: Find) -> Tree:
     """A sum or a product, its numbers last."""
     symbol = "+" if isinstance(size, sympy.Add) else "*"
     numbers_last = sorted(size.args, key=lambda part: bool(part.is_number))
-    made, *parts = (size_tree(_plain(part), find) for part in numbers_last)
+    made, *parts = (size_tree(plain_size(part), find) for part in numbers_last)
     for part in parts:
         if symbol == "+" and isinstance(part, Const) and part.value < 0:
             made = Op("-", (made, Const(-part.value)))
@@ -66,7 +75,7 @@ def _joined(size: sympy.Expr, find: Find) -> Tree:
     return made
 
 
-def _plain(part: sympy.Expr) -> Size:
+def plain_size(part: sympy.Expr) -> Size:
     """A number where the expression is one."""
     if part.is_Float:
         return float(part)

@@ -18,6 +18,7 @@ def describe(
     names: Sequence[str],
     inputs: Sequence[Input],
     needs: Needs,
+    sizes: Sequence[str] = (),
     sayings: Sequence[str] = (),
 ) -> Iterator[str]:
     """The docstring of an emitted file: what it is, how to initialize it, load the weights and call
@@ -26,6 +27,9 @@ def describe(
     yield f"{root} in Flax Linen, converted from `{source.module}.{source.qualname}`."
     yield ""
     yield from _layouts(names, inputs)
+    if sizes:
+        yield f"Sizes: {'; '.join(f'`{name}` {rest}' for name, rest in map(_split, sizes))}."
+        yield ""
     samples = ", ".join(sample(*one) for one in inputs)
     given = ", ".join(names)
     yield f"    model = {root}()"
@@ -47,6 +51,12 @@ def describe(
     for saying in sayings:
         yield ""
         yield textwrap.fill(f"{saying[0].upper()}{saying[1:]}.", 88, break_long_words=False)
+
+
+def _split(said: str) -> tuple[str, str]:
+    """The size that a check is about, and what is said of it."""
+    name, _, rest = said.partition(" must be ")
+    return name, f"must be {rest}"
 
 
 LOAD = 'safetensors.flax.load_file("weights.safetensors")'

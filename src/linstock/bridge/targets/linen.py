@@ -55,9 +55,11 @@ class Linen:
     # Names that a submodule, a variable or a field cannot have.
     members = frozenset({*dir(Module), "name", "parent", "scope", "params", "train", "training"})
     # Names that neither a class nor a local can have.
-    globals = frozenset({*FUNCTIONS, "jax", "jnp", "np", "nn", "partial"})
-    builtins = frozenset({"range", "enumerate", "int", "bool", "float", "tuple", "max", "min"})
-    locals = frozenset({*FUNCTIONS, "jnp", "jax", "np", "nn", "self", "train"})
+    globals = frozenset({*FUNCTIONS, "jax", "jnp", "np", "nn", "partial", "math"})
+    builtins = frozenset(
+        {"range", "enumerate", "int", "bool", "float", "tuple", "max", "min", "round"}
+    )
+    locals = frozenset({*FUNCTIONS, "jnp", "jax", "math", "np", "nn", "self", "train"})
     steady = frozenset({"train"})
     method = "__call__"
 

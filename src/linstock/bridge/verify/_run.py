@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import InputError
-from linstock.bridge.ir._values import Value
+from linstock.bridge.ir._values import Number, Value
 from linstock.bridge.port._weights import to_numpy
 from linstock.bridge.verify._structures import make_known
 
@@ -114,13 +114,18 @@ class Signature:
         _check_returned(arrays, values)
         given = iter(arrays)
         leaves = [
-            _moved(next(given), [output.order.index(axis) for axis in range(output.rank)])
-            if isinstance(output, Value)
-            else output
+            _settled(output, next(given)) if isinstance(output, Value) else output
             for output in outputs
         ]
         make_known(spec)
         return pytree.tree_unflatten(leaves, spec)
+
+
+def _settled(output: Value, array: Any) -> Any:
+    """An output in PyTorch's axis order; a plain number as one, unless it is being traced."""
+    if isinstance(output, Number) and not isinstance(array, jax.core.Tracer):
+        return np.asarray(array).item()
+    return _moved(array, [output.order.index(axis) for axis in range(output.rank)])
 
 
 def _moved(array: Any, order: Sequence[int]) -> Any:
@@ -143,7 +148,7 @@ def _check_shape(path: Path, array: jax.Array, value: Value) -> None:
 def _check_returned(arrays: Any, values: Sequence[Value]) -> None:
     ranks = [value.rank for value in values]
     is_sequence = isinstance(arrays, (tuple, list))
-    found = [getattr(array, "ndim", None) for array in arrays] if is_sequence else None
+    found = [np.ndim(array) for array in arrays] if is_sequence else None
     if found != ranks:
         shown = type(arrays).__name__ if found is None else f"arrays with {found} axes"
         raise InputError(
