@@ -178,6 +178,8 @@ def _captured(
     if len(frames) == 2:
         runs = (frames[0], outputs), (frames[1], rest)
         outputs, other = merge(graph, frame_of, *runs)
+        if not _is_in_order(graph):
+            raise TrainModeError("it reads what eval mode leaves behind")
         training = None if other is None else (other, specs[1])
     _return(graph, [*outputs, *(training[0] if training else ())])
     return Capture(
@@ -191,6 +193,16 @@ def _captured(
         len(frames) == 2,
         notes,
     )
+
+
+def _is_in_order(graph: torch.fx.Graph) -> bool:
+    """Whether every node stands behind all that it reads."""
+    seen: set[torch.fx.Node] = set()
+    for node in graph.nodes:
+        if any(source not in seen for source in node.all_input_nodes):
+            return False
+        seen.add(node)
+    return True
 
 
 def _split(values: list[Any], count: int) -> tuple[list[Any], list[Any]]:

@@ -234,6 +234,7 @@ class _Merging:
             output.args = ([self._paired(self.root, *pair) for pair in pairs], [])
         else:
             output.args = (ours, self._mapped(theirs))
+        self._share()
         for call in self._calls_in(self.root):
             for node in list(self.events.get(call, ())):
                 if isinstance(node, Node) and node.meta.get(MODE_TAG) is not None:
@@ -241,6 +242,19 @@ class _Merging:
         self._map_calls()
         results, training = output.args
         return [*results], [*training] or None  # type: ignore[misc]
+
+    def _share(self) -> None:
+        """Lets both modes have what eval mode alone does, where the other run reads it after all: a
+        model may keep what it computed first.
+        """
+        for node in reversed(list(self.graph.nodes)):
+            if node.meta.get(MODE_TAG) is False and any(
+                user not in self.into and not _reads_in_eval(user, node) for user in node.users
+            ):
+                del node.meta[MODE_TAG]
+                frame: Frame | None = self.frame_of[node]
+                while frame is not None:
+                    frame.mode, frame = None, frame.parent
 
     def _are_pairs(self, ours: list[Any], theirs: list[Any]) -> bool:
         try:
@@ -301,6 +315,13 @@ class _Merging:
 
 def _start(event: Node | Frame) -> int:
     return event.started if isinstance(event, Frame) else event.meta.get(NODE_TAG, -1)
+
+
+def _reads_in_eval(user: Node, node: Node) -> bool:
+    """Whether a node reads another in eval mode only."""
+    if user.target is by_mode:
+        return user.args[0] is not node
+    return user.meta.get(MODE_TAG) is False
 
 
 def _is_within(frame: Frame | None, home: Frame) -> bool:
