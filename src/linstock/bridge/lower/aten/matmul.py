@@ -211,6 +211,8 @@ LINALG = {
 
 def _of_matrix(function: str) -> Any:
     def lower(build: Builder, self: Value) -> Value:
+        if build.dtype.bits == 16:
+            raise LoweringError("half precision")
         return build.result(call(function, build.plain(self)))
 
     return lower
