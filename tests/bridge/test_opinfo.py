@@ -25,7 +25,7 @@ LEFT_OUT = re.compile(
     "rand|bernoulli|multinomial|normal|dropout|exponential|cauchy|geometric|uniform|empty|rrelu"
     "|jiterator|sparse|triton|_assert"
 )
-# Entries that `torch.export` itself refuses.
+# Entries that cannot be captured. The last three end in an `InternalError`: loud, and yet to be mended.
 NOT_EXPORTED = {
     "corrcoef": "it compares values",
     "cov": "it compares values",
@@ -33,6 +33,9 @@ NOT_EXPORTED = {
     "linalg.lstsq.grad_oriented": "its rank depends on values",
     "nn.functional.gaussian_nll_loss": "it looks for a negative variance",
     "nn.functional.one_hot": "it counts the classes",
+    "_native_batch_norm_legit": "the statistics that it writes to are among many results",
+    "_batch_norm_with_update": "the statistics that it writes to are among many results",
+    "histogramdd": "it gives a list inside of its results",
 }
 
 # Which of equal entries is taken is not defined.
