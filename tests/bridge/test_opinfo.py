@@ -25,7 +25,8 @@ LEFT_OUT = re.compile(
     "rand|bernoulli|multinomial|normal|dropout|exponential|cauchy|geometric|uniform|empty|rrelu"
     "|jiterator|sparse|triton|_assert"
 )
-# Entries that cannot be captured. The last three end in an `InternalError`: loud, and yet to be mended.
+# Entries that cannot be captured. The last three end in an `InternalError`, loud and yet to be
+# mended.
 NOT_EXPORTED = {
     "corrcoef": "it compares values",
     "cov": "it compares values",
