@@ -25,12 +25,99 @@ LEFT_OUT = re.compile(
     "rand|bernoulli|multinomial|normal|dropout|exponential|cauchy|geometric|uniform|empty|rrelu"
     "|jiterator|sparse|triton|_assert"
 )
-# Entries that `torch.export` itself refuses.
-NOT_EXPORTED: dict[str, str] = {}
+# Entries that cannot be captured. The last three end in an `InternalError`, loud and yet to be
+# mended.
+NOT_EXPORTED = {
+    "corrcoef": "it compares values",
+    "cov": "it compares values",
+    "linalg.lstsq": "its rank depends on values",
+    "linalg.lstsq.grad_oriented": "its rank depends on values",
+    "nn.functional.gaussian_nll_loss": "it looks for a negative variance",
+    "nn.functional.one_hot": "it counts the classes",
+    "_native_batch_norm_legit": "the statistics that it writes to are among many results",
+    "_batch_norm_with_update": "the statistics that it writes to are among many results",
+    "histogramdd": "it gives a list inside of its results",
+}
+
 # Which of equal entries is taken is not defined.
 UNDEFINED = {"kthvalue", "topk", "median", "mode", "argsort"}
-# Entry: a part of the reason for which some of its samples are refused.
-REFUSED: dict[str, str] = {}
+# Why some samples of entries are refused, and of which.
+REFUSED = {
+    "half precision": ["special.ndtr", "special.log_ndtr", "matrix_exp"],
+    "a Poisson loss of rates, or with Stirling's term": ["nn.functional.poisson_nll_loss"],
+    "a cross product along an axis found by its size": ["cross"],
+    "a diagonal elsewhere than in the middle of the last two axes": ["diag_embed"],
+    "a diagonal of more than a matrix": ["diagonal_scatter"],
+    "a gather from a single number": ["gather"],
+    "a margin loss without a batch axis or with weights of classes": [
+        "nn.functional.multi_margin_loss"
+    ],
+    "a product of flags": ["cross", "ger", "inner", "kron", "outer", "vdot"],
+    "a scatter into a single number": ["scatter_add"],
+    "a scatter that reduces by amax, include_self=False": ["scatter_reduce.amax"],
+    "a scatter that reduces by amin, include_self=False": ["scatter_reduce.amin"],
+    "a scatter that reduces by mean, include_self=False": ["scatter_reduce.mean"],
+    "a scatter that reduces by prod, include_self=False": ["scatter_reduce.prod"],
+    "a scatter that reduces by sum, include_self=False": ["scatter_reduce.sum"],
+    "a similarity of numbers": ["nn.functional.cosine_similarity"],
+    "a single number to choose from": ["kthvalue", "topk"],
+    "a single number to run along": ["cummax", "cummin"],
+    "a softmax of a single number": [
+        "log_softmax",
+        "log_softmax.with_dtype",
+        "nn.functional.softmin",
+        "nn.functional.softmin.with_dtype",
+        "softmax",
+        "softmax.with_dtype",
+    ],
+    "a sum or product of flags": ["scatter_add", "scatter_reduce.prod", "scatter_reduce.sum"],
+    "a system with a vector on its right side": ["linalg.solve"],
+    "a tensor without axes": [
+        "index_add",
+        "index_copy",
+        "index_fill",
+        "index_select",
+        "quantile",
+        "unfold",
+    ],
+    "an epsilon that depends on the dtype": ["nn.functional.rms_norm"],
+    "attention over 3 axes": ["nn.functional.scaled_dot_product_attention"],
+    "batch normalization by batch statistics in eval mode": ["nn.functional.batch_norm"],
+    "bounds that are no whole numbers of tensors that are": ["nn.functional.hardtanh"],
+    "instance normalization with running statistics": ["nn.functional.instance_norm"],
+    "its argument `upper=True` is not covered": ["linalg.cholesky"],
+    "its output 1 is not covered": [
+        "cummax",
+        "cummin",
+        "nn.functional.adaptive_max_pool1d",
+        "nn.functional.adaptive_max_pool2d",
+        "nn.functional.adaptive_max_pool3d",
+        "nn.functional.max_pool1d",
+        "nn.functional.max_pool2d",
+        "nn.functional.max_pool3d",
+    ],
+    "its output 2 is not covered": ["native_group_norm", "native_layer_norm"],
+    "means of whole numbers, which PyTorch rounds": [
+        "nn.functional.avg_pool1d",
+        "nn.functional.avg_pool2d",
+        "nn.functional.avg_pool3d",
+        "nn.functional.local_response_norm",
+    ],
+    "steps of dtype bfloat16": [
+        "linspace",
+        "linspace.tensor_overload",
+        "logspace",
+        "logspace.tensor_overload",
+    ],
+    "steps of dtype int64": [
+        "linspace",
+        "linspace.tensor_overload",
+        "logspace",
+        "logspace.tensor_overload",
+    ],
+    "the median of a single number": ["median"],
+    "this overload is not covered, because of `tensor_indices_or_sections`": ["tensor_split"],
+}
 
 
 class One(nn.Module):
@@ -181,8 +268,6 @@ def test_samples_of_pytorch_give_its_values_and_dtypes_or_are_refused(dtype, par
         elif isinstance(found, list):
             why = difference(one, found, TOLERANCES.get(dtype, 1e-3))
             wrong += [f"{one.name}: {why}"] * bool(why)
-        elif found.why and REFUSED.get(one.name, "") not in (
-            found.why if one.name in REFUSED else ()
-        ):
+        elif found.why and one.name not in REFUSED.get(found.why, ()):
             wrong.append(f"{one.name}: refused: {found.what}: {found.why}")
     assert not wrong, "\n".join(line[:300] for line in wrong)

@@ -6,6 +6,7 @@ from typing import Any
 
 import sympy
 
+from linstock.bridge._errors import LoweringError
 from linstock.bridge.capture._dtypes import cast_number
 from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._dtypes import Dtype
@@ -94,8 +95,14 @@ ROUNDINGS = {
 }
 
 
+# JAX has these in 32 bits and more only.
+WIDE = {"jax.scipy.special.ndtr", "jax.scipy.special.log_ndtr"}
+
+
 def _unary(function: str) -> Any:
     def lower(build: Builder, self: Value) -> Value:
+        if function in WIDE and build.dtype.bits == 16:
+            raise LoweringError("half precision")
         return build.elementwise(lambda x: call(function, _as_float(build, self, x)), self)
 
     return lower

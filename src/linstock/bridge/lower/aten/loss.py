@@ -126,7 +126,7 @@ def binary_cross_entropy_with_logits(
     reduction: int = MEAN,
 ) -> Value:
     def loss(x: Tree, y: Tree, positive: Tree) -> Tree:
-        near = call("nn.log_sigmoid", x)
+        near: Tree = call("nn.log_sigmoid", x)
         if pos_weight is not None:
             near = _times(Op("+", (_times(_less(positive, Const(1)), y), Const(1))), near)
         return _less(_times(_less(Const(1), y), x), near)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.ir import _dtypes as dtypes
 from linstock.bridge.ir._tree import Op, Tree, call
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
@@ -171,6 +172,8 @@ PLAIN = {
 
 def _plain(function: str) -> Any:
     def lower(build: Builder, self: Value, other: Value) -> Value:
+        if build.dtype == dtypes.BOOL:
+            raise LoweringError("a product of flags")
         return build.result(call(function, build.plain(self), build.plain(other)))
 
     return lower
@@ -208,6 +211,8 @@ LINALG = {
 
 def _of_matrix(function: str) -> Any:
     def lower(build: Builder, self: Value) -> Value:
+        if build.dtype.bits == 16:
+            raise LoweringError("half precision")
         return build.result(call(function, build.plain(self)))
 
     return lower
