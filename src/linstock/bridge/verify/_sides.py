@@ -28,11 +28,12 @@ from linstock.bridge.verify._run import (
 )
 
 _STREAM = re.compile(r'make_rng\("(\w+)"\)')
-# Kernels of these are many times slower without optimization; all else compiles faster without.
-# The gradient of an image costs more than that of all weights: a convolution by itself, which XLA
-# compiles slowly in float64.
+# Kernels of these are many times slower without optimization; all else compiles faster without, and
+# a few of them do not weigh as much as that.
+_SLOW_PLAIN = ("conv_general_dilated", "reduce_window", "select_and_scatter_add")
+MOST_SLOW = 3
+# The gradient of an image is a convolution by itself, which XLA compiles slowly in float64.
 LARGEST_INPUT = 2**14
-_SLOW_PLAIN = ("conv_general_dilated", "reduce_window", "select_and_scatter_add", "sort", "while")
 
 
 @dataclass
@@ -139,7 +140,11 @@ class Linen:
         key = (function, structure, shapes)
         if key not in self._compiled:
             traced = jax.jit(function).trace(*given)
-            level = {} if _has_slow(traced.jaxpr) else {"xla_backend_optimization_level": 0}
+            level = (
+                {}
+                if _count_slow(traced.jaxpr) > MOST_SLOW
+                else {"xla_backend_optimization_level": 0}
+            )
             compiled = traced.lower().compile(compiler_options=level or None)
             self._compiled[key] = compiled, sizes_drawn(traced.jaxpr)
         return self._compiled[key][0](*given)
@@ -257,12 +262,13 @@ def doubled(model: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(model).double()
 
 
-def _has_slow(jaxpr: Any) -> bool:
+def _count_slow(jaxpr: Any) -> int:
+    """How many operations of a computation run many times slower without optimization."""
+    count = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name in _SLOW_PLAIN:
-            return True
+        count += equation.primitive.name in _SLOW_PLAIN
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns") and _has_slow(inner):
-                return True
-    return False
+            if hasattr(inner, "eqns"):
+                count += _count_slow(inner)
+    return count
