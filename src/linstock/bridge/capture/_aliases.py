@@ -70,8 +70,9 @@ def _are_apart(one: Alias, two: Alias) -> bool:
         return one.view is two.view and one.part != two.part
     if one.view.target is torch.ops.aten.select.int is two.view.target:
         (_, dim, index), (_, other_dim, other) = one.view.args, two.view.args
-        are_plain = isinstance(index, int) and isinstance(other, int)
-        return are_plain and dim == other_dim and index != other and (index < 0) == (other < 0)
+        if not isinstance(index, int) or not isinstance(other, int):
+            return False
+        return bool(dim == other_dim and index != other and (index < 0) == (other < 0))
     return False
 
 

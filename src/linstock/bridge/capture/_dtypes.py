@@ -28,7 +28,7 @@ def size_of(size: Any) -> Size:
     if isinstance(size, torch.SymInt):
         expression = size.node.expr
         if expression.has(FloorDiv):
-            shape_env = size.node.shape_env
+            shape_env: Any = size.node.shape_env
             expression = expression.xreplace(_quotients(shape_env, len(shape_env.guards)))
         return int(expression) if expression.is_Integer else expression
     return int(size)

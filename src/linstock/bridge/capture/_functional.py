@@ -193,7 +193,7 @@ class _Walk:
 
     def _view(self, node: Node, reader: _Reader) -> bool:
         """Notes what a node is a view of; whether it is one."""
-        part = node.args[1] if node.target is getitem else None
+        part: Any = node.args[1] if node.target is getitem else None
         source = node.args[0] if part is not None else node
         memory = self.memory[node]
         if memory is None or not isinstance(source, Node):
@@ -222,8 +222,10 @@ class _Walk:
         """The view that `alias` is, of another value of its parent, behind a node."""
         assert alias.view is not None
 
+        view = alias.view
+
         def once(part: int | None, make: Any) -> Node:
-            key = (alias.view, part, whole)
+            key = (view, part, whole)
             if key not in self.made or self.made[key] > behind:
                 with self.graph.inserting_after(behind):
                     self.made[key] = make()

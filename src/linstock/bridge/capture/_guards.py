@@ -127,7 +127,7 @@ def _matters(decision: Decision) -> bool:
     if is_count and condition.rhs == 1:  # the exporter holds a size of one as a number
         return True
     if decision.asker.startswith(_COUNTING):
-        return is_count or condition.has(Mod)
+        return is_count or bool(condition.has(Mod))
     return not decision.asker.startswith(_TORCH) or decision.asker.startswith(_AS_MODELS)
 
 

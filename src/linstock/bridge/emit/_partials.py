@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-from linstock.bridge.emit._lines import Assign, For, Function, If, Line, Return
+from linstock.bridge.emit._lines import Assign, For, Function, If, Line, Raise, Return
 from linstock.bridge.ir._tree import (
     Call,
     Const,
@@ -102,7 +102,7 @@ def _trees(lines: Sequence[Line]) -> Iterator[Tree]:
     for line in lines:
         if isinstance(line, (Assign, Return)):
             yield line.value
-        else:
+        elif not isinstance(line, Raise):
             yield from _trees(line.body)
             if isinstance(line, If):
                 yield from _trees(line.orelse)
