@@ -35,17 +35,18 @@ def describe(
     yield f"    model = {root}()"
     yield f"    variables = model.init(jax.random.key(0), {samples})  # fresh, or converted:"
     yield f'    variables = unflatten_dict({LOAD}, sep="/")'
-    yield f"    outputs = model.apply(variables, {given})"
+    keys = ", ".join(f'"{stream}": key' for stream in needs.streams)
+    rngs = f", rngs={{{keys}}}" if keys else ""
+    yield f"    outputs = model.apply(variables, {given}{'' if needs.train else rngs})"
     if needs.train:
-        extra = (', mutable=["batch_stats"]' if needs.batch_stats else "") + (
-            ', rngs={"dropout": key}' if needs.dropout else ""
-        )
-        targets = "outputs, updates" if needs.batch_stats else "outputs"
-        yield f"    {targets} = model.apply(variables, {given}, train=True{extra})"
+        written = ", ".join(f'"{name}"' for name in needs.updates)
+        mutable = f", mutable=[{written}]" if written else ""
+        targets = "outputs, updates" if written else "outputs"
+        yield f"    {targets} = model.apply(variables, {given}, train=True{mutable}{rngs})"
     yield ""
     yield "with `import jax, jax.numpy as jnp, safetensors.flax` and"
     yield "`from flax.traverse_util import unflatten_dict`."
-    if needs.batch_stats:
+    if "batch_stats" in needs.updates:
         yield ""
         yield BATCH_NORM
     for saying in sayings:

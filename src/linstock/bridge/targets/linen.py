@@ -201,13 +201,13 @@ class Needs:
 
     Attributes:
         train: Whether it takes `train`.
-        batch_stats: Whether it updates batch statistics in training.
-        dropout: Whether it draws random numbers in training.
+        updates: The collections that it writes to in training.
+        streams: The streams that it draws random numbers from.
     """
 
     train: bool
-    batch_stats: bool
-    dropout: bool
+    updates: tuple[str, ...]
+    streams: tuple[str, ...]
 
 
 def needs_of(program: Program) -> Needs:
@@ -220,7 +220,10 @@ def needs_of(program: Program) -> Needs:
         for part in made
         for key, value in part.settings
     )
-    draws = any(isinstance(part, Key) and part.stream != "params" for part in parts)
-    return Needs(
-        program.root.uses_train, "BatchNorm" in kinds, draws or rates or "Dropout" in kinds
-    )
+    streams = {part.stream for part in parts if isinstance(part, Key)} - {"params"}
+    if rates or "Dropout" in kinds:
+        streams.add("dropout")
+    updates = {part.collection for part in parts if isinstance(part, Update)}
+    if "BatchNorm" in kinds:
+        updates.add("batch_stats")
+    return Needs(program.root.uses_train, tuple(sorted(updates)), tuple(sorted(streams)))

@@ -28,6 +28,8 @@ from linstock.bridge.verify._run import (
 )
 
 _STREAM = re.compile(r'make_rng\("(\w+)"\)')
+# A layer of dropout that is not told by `not train` whether it drops draws in eval mode too.
+_DRAWS = re.compile(r"make_rng\(|deterministic=(False|train)\b")
 # Kernels of these are many times slower without optimization; all else compiles faster without, and
 # a few of them do not weigh as much as that.
 _SLOW_PLAIN = ("conv_general_dilated", "reduce_window", "select_and_scatter_add")
@@ -58,6 +60,7 @@ class Linen:
     fresh: Mapping[str, torch.Tensor] | None = None
     _calls: dict[Any, "Call"] = field(default_factory=dict)
     _compiled: dict[Any, Any] = field(default_factory=dict)
+    _drawn: Any = None  # by the last call of a compiled function
 
     @functools.cached_property
     def wide(self) -> Any:
@@ -77,7 +80,7 @@ class Linen:
     @property
     def draws(self) -> bool:
         """Whether the text draws random numbers by itself."""
-        return bool(_STREAM.search(self.source))
+        return bool(_DRAWS.search(self.source))
 
     @functools.cached_property
     def rngs(self) -> dict[str, Any]:
@@ -123,7 +126,7 @@ class Linen:
             if has_gradient(array)
         ]
         turned = [in_order(array, value) for array, value in zip(given, values, strict=True)]
-        return Step(outputs(made), {**variables, **updates}, params, turned, self.drawn(call.step))
+        return Step(outputs(made), {**variables, **updates}, params, turned, self._drawn)
 
     def call(self, *, wide: bool, train: bool = False, mutable: tuple[str, ...] = ()) -> "Call":
         """A way to call the module; the same object each time."""
@@ -147,12 +150,8 @@ class Linen:
             )
             compiled = traced.lower().compile(compiler_options=level or None)
             self._compiled[key] = compiled, sizes_drawn(traced.jaxpr)
-        return self._compiled[key][0](*given)
-
-    def drawn(self, function: Callable[..., Any]) -> Any:
-        """How many random numbers each draw of a compiled function gives."""
-        found = (sizes for (key, *_), (_, sizes) in self._compiled.items() if key == function)
-        return next(found, None)
+        compiled, self._drawn = self._compiled[key]
+        return compiled(*given)
 
 
 @dataclass(frozen=True)
