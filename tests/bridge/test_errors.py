@@ -353,12 +353,12 @@ STEPS = {
 
 @pytest.mark.parametrize(("step", "function"), STEPS.items(), ids=STEPS)
 def test_a_step_that_fails_is_named(monkeypatch, step, function):
-    from linstock.bridge import _convert
+    from linstock.bridge import _convert, _exporting
 
     def fails(*_, **__):
         raise IndexError("out of range")
 
-    monkeypatch.setattr(_convert, function, fails)
+    monkeypatch.setattr(_exporting if hasattr(_exporting, function) else _convert, function, fails)
     text = message(InternalError, Net().eval(), (X,))
     assert text.startswith(
         f"linstock failed at `{step}`, a step of the conversion, with IndexError: out of range\n"

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sympy
+import torch
+from torch.fx import Node
 from torch.utils._sympy.functions import Mod
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._guards import FixedAxis, Guards
 from linstock.bridge.capture._origins import origin_of_site
 from linstock.bridge.ir._checks import Check
@@ -139,3 +142,11 @@ def _implies(one: Check, other: Check) -> bool:
         case ("%", "%"):
             return first != second and first.value % second.value == 0
     return False
+
+
+def input_numbers(capture: Capture) -> dict[Node, int]:
+    """Which input of the program each node is."""
+    wanted = set(capture.program.graph_signature.user_inputs)
+    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    return {node: number for number, node in enumerate(tensors)}

@@ -40,7 +40,7 @@ from linstock.bridge.ir._tree import (
 from linstock.bridge.ir._values import Folded, Value
 from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
-from linstock.bridge.lower._checks import checks_of
+from linstock.bridge.lower._checks import checks_of, input_numbers
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._fresh import Freshness, Making
@@ -81,7 +81,7 @@ def lower(
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
     training: list[Any] | None = None
-    checks = [*checks_of(capture.guards, [value for _, value in inputs], _numbers(capture))]
+    checks = [*checks_of(capture.guards, [value for _, value in inputs], input_numbers(capture))]
     try:
         walk.lower_root()
         outputs = walk.around.give(capture.outputs)
@@ -115,14 +115,6 @@ def _computed(replay: Replay, name: str) -> Tree | None:
     except (CaptureError, UnsupportedError):
         return None
     return function_of(lowered.root, name)
-
-
-def _numbers(capture: Capture) -> dict[Node, int]:
-    """Which input of the program each node is."""
-    wanted = set(capture.program.graph_signature.user_inputs)
-    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
-    tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
-    return {node: number for number, node in enumerate(tensors)}
 
 
 def _number(number: Any) -> Any:
