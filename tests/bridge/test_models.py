@@ -51,7 +51,7 @@ def test_a_model_agrees_with_pytorch(name, zoo):
     report = zoo(name).report
     assert report.ok, report
     # Nothing was given up but what pooling to a fixed size cannot keep.
-    told = ["running average", "where a mask hides every key"]
+    told = ["running average", "`init` draws", "the emitted module checks it"]
     told += ["only the batch size is free"] if name == "vgg" else []
     assert all(any(part in note for part in told) for note in report.notes), report
 
@@ -75,7 +75,7 @@ def test_a_model_agrees_in_torchs_layout(name, zoo_model):
 
 
 @pytest.mark.parametrize("name", ["bert", "bert_lm", "gpt2", "gpt2_lm"])
-@pytest.mark.parametrize(("batch", "length"), [(1, 4), (3, 17)])
+@pytest.mark.parametrize(("batch", "length"), [(2, 4), (3, 17)])
 def test_another_sequence_length_agrees(name, batch, length, zoo, zoo_model):
     model, _, kwargs = zoo_model(name)
     inputs = {"input_ids": torch.randint(1, 50, (batch, length))}

@@ -199,7 +199,8 @@ LENGTHS = [(Patches, (1, 3, 4, 6), (3, 3, 8, 4)), (Heads, (2, 5, 6), (3, 4, 6)),
 def test_a_reshape_follows_other_sizes(cls, shape, other, layout, convert):
     model = cls()
     conversion = convert(model, torch.randn(shape), layout=layout)
-    assert conversion.report.notes == []
+    told = ("`init` draws", "the emitted module checks it")
+    assert [note for note in conversion.report.notes if not any(t in note for t in told)] == []
     x = torch.randn(other)
     with torch.no_grad():
         expected = model(x)

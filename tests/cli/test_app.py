@@ -18,10 +18,26 @@ def test_the_help_names_every_option(run):
     output = run("convert", "--help").output
     command = next(c for c in app.registered_commands if c.callback.__name__ == "convert")
     options = [p for p in command.callback.__annotations__ if p != "return"]
-    assert len(options) == 13
-    for name in ("--output", "--input", "--weights", "--pretrained", "--runtime", "--layout"):
+    assert len(options) == 14
+    for name in (
+        "--output",
+        "--input",
+        "--weights",
+        "--pretrained",
+        "--runtime",
+        "--layout",
+        "--init",
+    ):
         assert name in output
-    for name in ("--static", "--verify", "--no-verify", "--accept", "--force", "--traceback"):
+    for name in (
+        "--init",
+        "--static",
+        "--verify",
+        "--no-verify",
+        "--accept",
+        "--force",
+        "--traceback",
+    ):
         assert name in output
 
 

@@ -57,5 +57,6 @@ def plain(value: Any) -> Any:
 
 def cast_number(number: bool | int | float, dtype: Dtype) -> bool | int | float:
     """A number as a tensor of that dtype holds it."""
-    held: bool | int | float = torch.tensor(number).to(torch_dtype(dtype)).item()
+    tensor = torch.tensor(number).to(torch_dtype(dtype))
+    held: bool | int | float = (tensor.double() if tensor.is_floating_point() else tensor).item()
     return held

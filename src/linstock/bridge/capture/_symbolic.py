@@ -207,7 +207,7 @@ def _note_squeezed(tensor: Any, dim: Any = None) -> None:
     """`squeeze` leaves an axis of free size, which it would take away where that is one."""
     axes = range(tensor.dim()) if dim is None else dim if isinstance(dim, tuple) else (dim,)
     decisions = _listening.get(threading.get_ident(), [])
-    for axis in axes:
+    for axis in axes if tensor.dim() else ():
         size = tensor.shape[axis]
         if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer:
             decisions.append(Decision(sympy.Ne(size.node.expr, 1), _who_asks()[1], __file__))

@@ -275,7 +275,8 @@ def _listed(names: list[str]) -> str:
 
 
 def table_of(tensor: torch.Tensor) -> Any:
-    """The numbers of a tensor as NumPy holds them; half precision as float32."""
-    if tensor.dtype == torch.bfloat16:
+    """The numbers of a tensor as NumPy holds them; of dtypes that it lacks as float32."""
+    is_eighth = tensor.is_floating_point() and tensor.dtype.itemsize == 1
+    if tensor.dtype == torch.bfloat16 or is_eighth:
         tensor = tensor.float()
     return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()

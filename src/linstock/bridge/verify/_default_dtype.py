@@ -15,6 +15,8 @@ _NARROW = (torch.float32, torch.complex64)
 _OF_LITERALS = {torch.tensor, torch.as_tensor, torch.asarray}
 # Without a dtype these give integers, or what their arguments are.
 _INTEGER = {"aten::randint", "aten::randperm", "aten::tril_indices", "aten::triu_indices"}
+# With tensors for bounds these give the default dtype too.
+_OF_BOUNDS = {"aten::linspace", "aten::logspace"}
 _AS_GIVEN = {"aten::arange", "aten::range", "aten::full", "aten::scalar_tensor"}
 
 
@@ -64,6 +66,8 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = pytree.tree_leaves((args, kwargs))
         tensors = [leaf for leaf in given if isinstance(leaf, torch.Tensor)]
         if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
+            if function._schema.name in _OF_BOUNDS:
+                kwargs = kwargs | {"dtype": torch.float64}
             return function(*args, **kwargs)
         if not tensors:
             return function(*args, **kwargs, **_dtype_to_make(function, given))

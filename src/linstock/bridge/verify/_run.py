@@ -148,7 +148,7 @@ def _check_shape(path: Path, array: jax.Array, value: Value) -> None:
 def _check_returned(arrays: Any, values: Sequence[Value]) -> None:
     ranks = [value.rank for value in values]
     is_sequence = isinstance(arrays, (tuple, list))
-    found = [np.ndim(array) for array in arrays] if is_sequence else None
+    found = [getattr(array, "ndim", None) for array in arrays] if is_sequence else None
     if found != ranks:
         shown = type(arrays).__name__ if found is None else f"arrays with {found} axes"
         raise InputError(

@@ -44,7 +44,9 @@ def _target(build: Builder, value: Value, scales: Scales) -> tuple[Size, ...]:
     sizes = list(build.shape)
     for axis, scale in enumerate(scales or (), start=2):
         if scale is not None and float(scale).is_integer():
-            sizes[axis] = value.shape[axis] * int(scale)
+            whole = value.shape[axis] * int(scale)
+            # A size that is given beside the factor and does not follow it stays.
+            sizes[axis] = sizes[axis] if isinstance(sizes[axis], int) else whole
     return tuple(sizes)
 
 

@@ -180,7 +180,7 @@ def diagonal_scatter(
     return made.relabeled(back)
 
 
-@lowers("operator.unplaced_write")
+@lowers("linstock.unplaced_write")
 def unplaced_write(build: Builder, self: Any = None, other: Any = None) -> Any:
     """Refused: whoever reads the whole tensor next would miss what was written."""
     raise LoweringError("what is written by it cannot be placed in the tensor that is written to")
