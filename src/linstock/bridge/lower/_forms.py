@@ -57,6 +57,9 @@ class Surroundings(Protocol):
     def differ(self, name: str, text: str) -> None:
         """Says by name what is knowingly done otherwise than PyTorch does it, once."""
 
+    def custom(self, number: int, inputs: list[Value]) -> Any:
+        """The function with a gradient of its own that a node calls."""
+
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""
 

@@ -41,6 +41,7 @@ from linstock.bridge.ir._values import Folded, Value
 from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._checks import checks_of, input_numbers
+from linstock.bridge.lower._custom import Functions, start_with
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._fresh import Freshness, Making
@@ -76,7 +77,8 @@ def lower(
     state = State(model, capture.program)
     fresh = Freshness(making or Making(Rebuilt(model)), _computed)
     events = events_of(capture.program.graph, capture.frame_of)
-    shared = Model(capture, layout, reserved, state, events, fresh)
+    functions = Functions(start_with(State, _plain_freshness), _run)
+    shared = Model(capture, layout, reserved, state, events, fresh, functions)
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
@@ -103,7 +105,16 @@ def lower(
         [*shared.differences, *fresh.differences()],
         training,
         checks,
+        functions.made,
     )
+
+
+def _run(around: Environment) -> None:
+    FrameLowering(around, Twins(around.model)).run_events(around.frame)
+
+
+def _plain_freshness(module: torch.nn.Module) -> Freshness:
+    return Freshness(Making(Rebuilt(module)), _computed)
 
 
 def _computed(replay: Replay, name: str) -> Tree | None:
