@@ -1,4 +1,4 @@
-"""Functions with a backward of their own and hooks that change gradients, converted and compared."""
+"""Functions with a backward of their own, and hooks that change gradients."""
 
 import math
 

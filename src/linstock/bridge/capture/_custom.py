@@ -18,22 +18,25 @@ import torch
 from torch import nn
 from torch.autograd import Function
 from torch.fx.experimental import proxy_tensor
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from linstock.bridge.capture._behind import put_behind
 from linstock.bridge.capture._frames import NODE_TAG, SITE_TAG, Recorder, calling_site
 from linstock.bridge.ir._differences import Difference
 
-_LIBRARY = torch.library.Library("linstock", "FRAGMENT")
+_torch_library: Any = torch.library
+_LIBRARY = _torch_library.Library("linstock", "FRAGMENT")
 _LIBRARY.define("custom(Tensor[] inputs, int number) -> Tensor[]")
 _NUMBERS = itertools.count()
 _RESULTS: dict[int, list[torch.Tensor]] = {}
 _PLAIN = (bool, int, float, complex, str, type(None))
 
 
-@torch.library.register_fake("linstock::custom", lib=_LIBRARY)
 def _fake(inputs: list[torch.Tensor], number: int) -> list[torch.Tensor]:
     return [torch.empty_like(result) for result in _RESULTS[number]]
+
+
+_torch_library.register_fake("linstock::custom", _fake, lib=_LIBRARY)
 
 
 class _Context:
@@ -64,7 +67,7 @@ class _Context:
         self.materialize_grads = value
 
 
-class _NotRandom(TorchDispatchMode):
+class _NotRandom(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stops at operations that draw random numbers."""
 
     def __torch_dispatch__(
@@ -146,7 +149,7 @@ def _reduced(
     gradients: Sequence[torch.Tensor],
 ) -> list[Any]:
     """The gradients in the shapes and dtypes of the tensors, as PyTorch brings them there."""
-    found = []
+    found: list[Any] = []
     for tensor, gradient in zip(given, backward(shared, *gradients), strict=True):
         if gradient is None or not _is_floating(tensor):
             found.append(None)
@@ -203,7 +206,7 @@ class Customs:
         for text in _silent_hooks(model):
             self.differ("hooks", text)
         own = threading.get_ident()
-        applied, hooked = Function.__dict__["apply"], torch.Tensor.register_hook
+        applied, hooked = Function.__dict__["apply"], _register_hook()
 
         def is_traced() -> bool:
             return threading.get_ident() == own and proxy_tensor.get_proxy_mode() is not None
@@ -216,13 +219,14 @@ class Customs:
         def register_hook(tensor: torch.Tensor, hook: Any) -> Any:
             return self._hooked(tensor, hook) if is_traced() else hooked(tensor, hook)
 
-        Function.apply = classmethod(apply)  # type: ignore[assignment]
+        traced: Any = Function
+        traced.apply = classmethod(apply)
         torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
         try:
             with _without_hooks(model):
                 yield
         finally:
-            Function.apply = applied  # type: ignore[method-assign]
+            traced.apply = applied
             torch.Tensor.register_hook = hooked  # type: ignore[method-assign]
 
     # ---- functions
@@ -243,7 +247,8 @@ class Customs:
         if any(isinstance(leaf, _SYMBOLIC) for leaf in torch.utils._pytree.tree_leaves(rest)):
             raise _NotFollowed("an argument depends on a size or holds a tensor")
         versions = [tensor._version for tensor in tensors]
-        with proxy_tensor.disable_proxy_modes_tracing(), _NotRandom():
+        not_random: Any = _NotRandom()  # type: ignore[no-untyped-call]
+        with proxy_tensor.disable_proxy_modes_tracing(), not_random:
             results, _ = _run_forward(cls, args)
         if versions != [tensor._version for tensor in tensors]:
             raise _NotFollowed("it writes to what it is given")
@@ -303,7 +308,7 @@ class Customs:
         self._renamed.append((tensor, before))
         node = before.proxy.node
         readers = self._readers(node, after.proxy.node)
-        if readers and not self.recorder.put_behind(node, after.proxy.node, readers):
+        if readers and not put_behind(self.recorder, node, after.proxy.node, readers):
             text = (
                 "a hook is put on an input that has been read already; it sees the gradient of "
                 "what comes after it only"
@@ -358,6 +363,10 @@ def _without_hooks(model: nn.Module) -> Iterator[None]:
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool, torch.Tensor)
 
 
+def _register_hook() -> Any:
+    return torch.Tensor.register_hook
+
+
 class _Handle:
     """What `register_hook` gives."""
 
@@ -372,7 +381,7 @@ def idle_hooks() -> Iterator[None]:
     """Lets this thread run a model without gradients that puts hooks on tensors, which PyTorch
     refuses.
     """
-    own, hooked = threading.get_ident(), torch.Tensor.register_hook
+    own, hooked = threading.get_ident(), _register_hook()
 
     def register_hook(tensor: torch.Tensor, hook: Any) -> Any:
         if threading.get_ident() == own and not tensor.requires_grad:
@@ -449,9 +458,7 @@ def _custom_of_hook(hook: Any, number: int) -> Custom:
         return [gradient if changed is None else changed]
 
     names = _parameters(hook, 0, 1)
-    return Custom(
-        number, "", "a hook", ("x",), names, lambda tensor: ([tensor], None), backward
-    )
+    return Custom(number, "", "a hook", ("x",), names, lambda tensor: ([tensor], None), backward)
 
 
 def _parameters(function: Any, skipped: int, count: int) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import inspect
 import itertools
-import math
 import os
 import sys
 import types
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture import _modes
 from linstock.bridge.capture._dtypes import plain
+from linstock.bridge.capture._requiring import may_require_grad
 
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
@@ -129,8 +129,8 @@ class Recorder:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.frames: list[Frame] = []
-        self.given: list[dict[str, int]] = []
-        self.returned: list[list[int]] = []
+        self.given: list[dict[str, float]] = []
+        self.returned: list[list[float]] = []
         self.entered: list[int] = []
         self.callers: list[int] = []
         self.left: dict[int, int] = {}
@@ -176,7 +176,7 @@ class Recorder:
         parent = self.frames[self.stack[-1]] if self.stack else None
         frame = Frame(module, _called_path(), parent, site=calling_site(), started=self.next_tag)
         frame.has_gradients = torch.is_grad_enabled()
-        given: dict[str, int] = {}
+        given: dict[str, float] = {}
         bound = _bound(module, args, kwargs)
         frame.defaults = _plain(_defaults(module))
         frame.constants = _plain(frame.defaults | bound)
@@ -194,47 +194,6 @@ class Recorder:
         self.returned.append([])
         self.entered.append(self.next_tag)
 
-    def put_behind(
-        self, node: torch.fx.Node, made: torch.fx.Node, readers: Sequence[torch.fx.Node]
-    ) -> bool:
-        """Moves a part of what an operation just made of a node right behind the node, and gives it
-        to those that have read the node; says whether that can be done.
-        """
-        if node.op == "placeholder":
-            return False
-        self.tag_new_nodes()
-        home = self._around([node, *readers])
-        tag = node.meta[NODE_TAG]
-        gap = (math.floor(tag) + 1 - tag) / 3
-        for i, moved in enumerate((made.args[0], made)):
-            assert isinstance(moved, torch.fx.Node)
-            (made.args[0] if i else node).append(moved)  # type: ignore[union-attr]
-            moved.meta |= {NODE_TAG: tag + gap * (i + 1), FRAME_TAG: home}
-        for reader in readers:
-            reader.replace_input_with(node, made)
-        new = made.meta[NODE_TAG]
-        outer = {home, *self._callers(home)}
-        for number, entered in enumerate(self.entered):
-            is_later = entered > tag and number not in outer
-            if is_later:
-                given = self.given[number]
-                given.update({name: new for name, old in given.items() if old == tag})
-            if is_later or number in outer:
-                returned = self.returned[number]
-                returned[:] = [new if old == tag else old for old in returned]
-        return True
-
-    def _around(self, nodes: Sequence[torch.fx.Node]) -> int:
-        """The innermost frame that all nodes are in."""
-        numbers = [node.meta.get(FRAME_TAG, self.stack[-1]) for node in nodes]
-        chains = [[number, *self._callers(number)] for number in numbers]
-        return next(n for n in chains[0] if all(n in chain for chain in chains))
-
-    def _callers(self, number: int) -> Iterator[int]:
-        while self.callers[number] != number:
-            number = self.callers[number]
-            yield number
-
     def leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if proxy_tensor.get_proxy_mode() is None or not self.stack:
             return
@@ -246,7 +205,7 @@ class Recorder:
             if tag is not None:
                 self.returned[number].append(tag)
 
-    def watches(self, node_of_tag: Mapping[int, torch.fx.Node]) -> Iterator[Watch]:
+    def watches(self, node_of_tag: Mapping[float, torch.fx.Node]) -> Iterator[Watch]:
         """What is to be known of each call: the values of its arguments when it begins, and of
         what it returns when it ends.
         """
@@ -264,7 +223,7 @@ class Recorder:
 
     def finish(
         self,
-        node_of_tag: Mapping[int, torch.fx.Node],
+        node_of_tag: Mapping[float, torch.fx.Node],
         values: Mapping[Watch, torch.fx.Node],
     ) -> None:
         """Fills in the frames' arguments and outputs, once the final graph is known."""
@@ -326,7 +285,8 @@ class Watcher(TorchFunctionMode):
         if before is not None and result is args[0]:
             _restore_proxy(result, before)
         if is_getter and result is False and function == _REQUIRES_GRAD and _is_tracing():
-            return _may_require_grad(args[0])
+            known = _proxy(args)
+            return may_require_grad(args[0], None if known is None else known.proxy.node)
         if is_getter and not isinstance(result, torch.Tensor):
             return result  # `x.shape` and the like, by far the most frequent, make no node
         mode = proxy_tensor.get_proxy_mode()
@@ -361,24 +321,6 @@ def _restore_proxy(tensor: torch.Tensor, before: Any) -> None:
     schema = getattr(node.target, "_schema", None)
     if schema is not None and not schema.is_mutable:
         proxy_tensor.set_proxy_slot(tensor, mode.tracer, before)
-
-
-def _may_require_grad(tensor: torch.Tensor) -> bool:
-    """Whether a tensor requires a gradient where an input does, as those may that are floats."""
-    before = _proxy((tensor,))
-    pending = [] if before is None or not torch.is_grad_enabled() else [before.proxy.node]
-    seen: set[torch.fx.Node] = set()
-    while pending:
-        node = pending.pop()
-        value = node.meta.get("val", tensor)
-        is_read = isinstance(value, torch.Tensor) and value.is_floating_point()
-        if not is_read or node in seen or str(node.target).startswith("aten.detach"):
-            continue
-        if node.op == "placeholder" and not isinstance(value, torch.nn.Parameter):
-            return True
-        seen.add(node)
-        pending.extend(node.all_input_nodes)
-    return False
 
 
 def _is_tracing() -> bool:

@@ -122,9 +122,7 @@ def emit(
     """
     printer = Printer()
     reserved = target.locals | target.builtins | {*STANDARD} | {cls.name for cls in program.classes}
-    functions = FunctionWriter(
-        program.functions, target.place, printer, reserved | target.globals
-    )
+    functions = FunctionWriter(program.functions, target.place, printer, reserved | target.globals)
     reserved |= functions.taken
     tables = Tables(reserved | target.globals)
     placed = [

@@ -16,8 +16,22 @@ from linstock.bridge.capture._export import Capture, capture
 from linstock.bridge.capture._frames import Frame, events_of
 from linstock.bridge.ir._custom import CustomFunction, Phase
 from linstock.bridge.ir._origin import Origin
-from linstock.bridge.ir._tree import Call, Const, Global, Held, Invoke, Key, Leave, Op, Own, Ref
-from linstock.bridge.ir._tree import Attr, Tree, Update, walk
+from linstock.bridge.ir._tree import (
+    Attr,
+    Call,
+    Const,
+    Global,
+    Held,
+    Invoke,
+    Key,
+    Leave,
+    Op,
+    Own,
+    Ref,
+    Tree,
+    Update,
+    walk,
+)
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._model import Model
@@ -254,7 +268,9 @@ class _Lowering:
         origin: Origin | None = ahead.body.steps[key].origin if key in ahead.body.steps else None
         build = self.root.builder()
         place = dataclasses.replace(build.expected.place, origin=origin)
-        return dataclasses.replace(value, tree=build.standing_at(place).add(made, value.stored_shape))
+        return dataclasses.replace(
+            value, tree=build.standing_at(place).add(made, value.stored_shape)
+        )
 
     def _in_forward(self, ahead: Environment, tree: Tree) -> Tree:
         """A value of the whole as the forward phase has it."""

@@ -61,6 +61,11 @@ class Environment:
         self._values: dict[Node, Any] = {}
 
     @property
+    def is_differentiated(self) -> bool:
+        """Whether JAX makes the derivatives of what is computed."""
+        return self.model.has_gradients
+
+    @property
     def body(self) -> Body:
         """The body of the call."""
         return self.steps.body
@@ -115,8 +120,8 @@ class Environment:
         self.model.differ(name, text)
 
     def custom(self, number: int, inputs: list[Value]) -> Any:
-        """The function with a gradient of its own that a node calls, how its results are stored, and
-        a name for them; None where it does nothing.
+        """The function with a gradient of its own that a node calls, how its results are stored,
+        and a name for them; None where it does nothing.
         """
         found = self.model.functions.called(self.model, number, inputs)
         return None if found is None else (*found, self._name_of(inputs[0]))

@@ -42,6 +42,10 @@ def dtype_tree(dtype: Dtype) -> Const:
 class Surroundings(Protocol):
     """What an operation may ask of the call that it is in."""
 
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether JAX makes the derivatives of what is computed."""
+
     def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
         """The expression of a parameter, stored in the given order."""
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import sympy
 import torch
 from torch.fx import Node
 
@@ -15,7 +14,6 @@ from linstock.bridge._errors import (
     UnsupportedError,
     naming_mistakes,
 )
-from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._export import capture as capture_of
 from linstock.bridge.capture._frames import Frame, events_of
@@ -49,6 +47,7 @@ from linstock.bridge.lower._function import function_of
 from linstock.bridge.lower._layer_calls import Twin, Twins
 from linstock.bridge.lower._model import Lowered, Model, is_size
 from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
+from linstock.bridge.lower._sizes import depends_on_sizes, plain_number
 from linstock.bridge.lower._state import State
 
 _NO_CODE = compile("", "", "exec")
@@ -136,11 +135,16 @@ def _number(number: Any) -> Any:
         return size_of(number)
     return number.node.expr if isinstance(number, torch.SymFloat) else number
 
-
 def _depends_on_sizes(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_depends_on_sizes, value))
     return isinstance(value, sympy.Basic)
+def _numbers(capture: Capture) -> dict[Node, int]:
+    """Which input of the program each node is."""
+    wanted = set(capture.program.graph_signature.user_inputs)
+    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
+    tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    return {node: number for number, node in enumerate(tensors)}
 
 
 def _place(frame: Frame, origin: Origin | None) -> str:
@@ -433,7 +437,7 @@ class FrameLowering:
             parameter = row.parameter_for(name)
             if parameter is not None:
                 taken[parameter] = self._argument(value, row)
-                if parameter in row.plain and _depends_on_sizes(taken[parameter]):
+                if parameter in row.plain and depends_on_sizes(taken[parameter]):
                     raise LoweringError(f"its argument `{name}` depends on a dynamic size")
         return taken
 
@@ -444,7 +448,7 @@ class FrameLowering:
         if not isinstance(value, Node):
             return value
         if is_size(value):
-            return _number(value.meta["val"])
+            return plain_number(value.meta["val"])
         found = self.around.value_of(value)
         if not isinstance(found, Value):
             return found
