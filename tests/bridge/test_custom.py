@@ -257,10 +257,29 @@ def parameter_hook():
     return net
 
 
-def module_hook():
+def module_hook(hook):
     net = Net(lambda net, h: h)
-    net.first.register_full_backward_hook(lambda module, given, taken: (given[0] * 2,))
+    net.last.register_full_backward_hook(hook)
     return net
+
+
+def module_pre_hook():
+    net = Net(lambda net, h: h)
+    net.last.register_full_backward_pre_hook(lambda module, taken: (taken[0].clamp(-0.1, 0.1),))
+    return net
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (lambda: module_hook(lambda module, given, taken: (given[0] * 2,)), "scale_gradient("),
+        (module_pre_hook, "clip_gradient("),
+    ],
+)
+def test_hooks_of_modules_change_gradients(model, text):
+    conversion = to_linen(model(), (torch.randn(5, 4),))
+    assert conversion.report.ok, str(conversion.report)
+    assert text in conversion.source
 
 
 @pytest.mark.parametrize(
@@ -269,7 +288,7 @@ def module_hook():
         (lambda: Net(lambda net, h: Overwriting.apply(h * 1)), "gradient"),
         (lambda: Net(lambda net, h: Opaque.apply(h)), "gradient"),
         (parameter_hook, "hooks"),
-        (module_hook, "hooks"),
+        (lambda: module_hook(lambda module, given, taken: (given[0] * taken[0].sum(),)), "hooks"),
     ],
 )
 def test_what_cannot_be_followed_is_said(model, kind):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import keyword
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -223,8 +224,7 @@ class Customs:
         traced.apply = classmethod(apply)
         torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
         try:
-            with _without_hooks(model):
-                yield
+            yield
         finally:
             traced.apply = applied
             torch.Tensor.register_hook = hooked  # type: ignore[method-assign]
@@ -288,12 +288,29 @@ class Customs:
         elif not _has_node(tensor):
             self.differ("hooks", "a hook of a tensor that is no part of the graph does not run")
         elif hook.__code__.co_argcount if hasattr(hook, "__code__") else False:
-            number = self._number(("hook", *_key_of_function(hook)), hook)
+            number = self._number(("hook", *key_of_function(hook)), hook)
             self.found.setdefault(number, _custom_of_hook(hook, number))
             self._rename(tensor, number)
         else:
             self.differ("hooks", f"the hook `{hook!r}` of a tensor does not run")
         return _Handle()
+
+    def changed(self, tensors: list[torch.Tensor], key: Any, change: Any) -> list[torch.Tensor]:
+        """Tensors like these, whose gradients `change` gets and may give others for.
+
+        Args:
+            tensors: The tensors.
+            key: What makes two changes the same.
+            change: Gives the new gradients, or None.
+        """
+        if not all(map(_has_node, tensors)):
+            self.differ("hooks", "a hook of a module with constant inputs does not run")
+            return tensors
+        number = self._number((*key, len(tensors)), change)
+        self.found.setdefault(number, _custom_of_change(change, number, len(tensors)))
+        with proxy_tensor.disable_proxy_modes_tracing():
+            like = [torch.empty_like(tensor) for tensor in tensors]
+        return self._node(number, tensors, like)
 
     def _rename(self, tensor: torch.Tensor, number: int) -> None:
         """Lets the tracer know the tensor by what the node gives from now on."""
@@ -333,31 +350,10 @@ class Customs:
 
 
 def _silent_hooks(model: nn.Module) -> Iterator[str]:
-    """The hooks of parameters and modules, of which a conversion keeps none."""
+    """The hooks of parameters, of which a conversion keeps none."""
     for name, parameter in model.named_parameters():
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
             yield f"the hook of the parameter `{name}` does not run"
-    for path, module in model.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
-            yield f"the backward hook of `{path or '(the model itself)'}` does not run"
-
-
-@contextlib.contextmanager
-def _without_hooks(model: nn.Module) -> Iterator[None]:
-    """Takes the backward hooks off modules, which no trace can follow."""
-    held = [
-        (module, name, hooks)
-        for module in model.modules()
-        for name in ("_backward_hooks", "_backward_pre_hooks")
-        if (hooks := getattr(module, name))
-    ]
-    for module, name, hooks in held:
-        setattr(module, name, type(hooks)())
-    try:
-        yield
-    finally:
-        for module, name, hooks in held:
-            setattr(module, name, hooks)
 
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool, torch.Tensor)
@@ -405,7 +401,7 @@ def _key_of(value: Any) -> Any:
     return (type(value), repr(value)) if isinstance(value, _PLAIN) else id(value)
 
 
-def _key_of_function(hook: Any) -> tuple[Any, ...]:
+def key_of_function(hook: Any) -> tuple[Any, ...]:
     """What makes two functions the same: their code, and what they close over."""
     cells = hook.__closure__ or ()
     held = (_key_of(cell.cell_contents) for cell in cells)
@@ -452,6 +448,19 @@ def _custom_of(cls: Any, args: tuple[Any, ...], number: int, count: int) -> Cust
     )
 
 
+def _custom_of_change(change: Any, number: int, count: int) -> Custom:
+    def forward(*tensors: torch.Tensor) -> tuple[Any, Any]:
+        return list(tensors), None
+
+    def backward(context: Any, *gradients: torch.Tensor) -> list[Any]:
+        changed = change(gradients)
+        return list(gradients) if changed is None else list(changed)
+
+    names = [("x", "g")] if count == 1 else [(f"x_{i}", f"g_{i}") for i in range(count)]
+    arguments, given = zip(*names, strict=True)
+    return Custom(number, "", "a hook", arguments, given, forward, backward)
+
+
 def _custom_of_hook(hook: Any, number: int) -> Custom:
     def backward(context: Any, gradient: torch.Tensor) -> list[Any]:
         changed = hook(gradient)
@@ -476,4 +485,5 @@ def _snake(name: str) -> str:
     """A function's name for a class's: `reverse_gradient` for `_ReverseGradient`."""
     name = name.strip("_")
     name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+    return f"{name}_" if keyword.iskeyword(name) else name

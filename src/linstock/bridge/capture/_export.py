@@ -28,6 +28,7 @@ from linstock.bridge.capture._gradients import stop_gradients
 from linstock.bridge.capture._guards import Guards, find_guards, input_names
 from linstock.bridge.capture._merge import merge
 from linstock.bridge.capture._modes import PREFIX, InModes, stubborn
+from linstock.bridge.capture._module_hooks import module_hooks
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
 from linstock.bridge.capture._symbolic import prepared, sizes_followed
@@ -114,6 +115,7 @@ def capture(
                 sizes_followed(model) as decisions,
                 recorder.listening(model),
                 customs.listening(model),
+                module_hooks(model, customs),
                 torch.enable_grad(),
                 Watcher(prepared),
                 quiet(),
