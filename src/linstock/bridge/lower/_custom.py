@@ -1,7 +1,7 @@
 """Functions with a gradient of their own: each is captured and lowered by itself, in two phases."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ class Functions:
         """The function that a node calls, and how its results are stored."""
         custom = model.capture.customs[number]
         order_of = {value.rank: value.order for value in reversed(inputs)}
-        ranks = [tensor.dim() for tensor in _shapes_of(custom, inputs)]
+        ranks = [tensor.dim() for tensor in _shapes_of(custom, inputs, _examples(model))]
         orders = [order_of.get(rank, tuple(range(rank))) for rank in ranks]
         made = self.of(model, custom, inputs, orders)
         return None if made is None else (made, orders)
@@ -95,6 +95,16 @@ class Functions:
             return None
         return self._known(made)
 
+    def _say_that_it_decides(
+        self, outer: Model, custom: Custom, captured: Capture, inputs: Sequence[Value]
+    ) -> None:
+        """Says that a backward decides on a size; what the forward decides is among the model's."""
+        module = Phases(_without_backward(custom))
+        ahead = capture(module, tuple(_stand_ins(inputs, _examples(outer))), {}, sizes="all")
+        if len(captured.guards.conditions) > len(ahead.guards.conditions):
+            text = f"the backward of {custom.where} decides on a size, and does what it did here"
+            outer.differ("sizes", text)
+
     def _known(self, made: CustomFunction) -> CustomFunction:
         """The function that computes the same, or this one under a name of its own."""
         base, number = made.name, 2
@@ -111,7 +121,10 @@ class Functions:
         self, outer: Model, custom: Custom, inputs: Sequence[Value], orders: Any
     ) -> CustomFunction:
         module = Phases(custom)
-        captured = capture(module, tuple(_stand_ins(inputs)), {}, sizes="all")
+        examples = _examples(outer)
+        captured = capture(module, tuple(_stand_ins(inputs, examples)), {}, sizes="all")
+        if captured.guards.conditions:
+            self._say_that_it_decides(outer, custom, captured, inputs)
         _check_as_free(captured, inputs)
         if captured.differences:
             raise LoweringError(captured.differences[0].text)
@@ -129,22 +142,39 @@ def _is_idle(made: CustomFunction) -> bool:
     return made.backward.results == tuple(Ref(key) for key in made.gradients)
 
 
-def _shapes_of(custom: Custom, inputs: Sequence[Value]) -> list[torch.Tensor]:
+def _shapes_of(
+    custom: Custom, inputs: Sequence[Value], examples: Mapping[Any, int]
+) -> list[torch.Tensor]:
     """What the function gives, at sizes that stand for symbolic ones."""
     with torch.no_grad():
         try:
-            results, _ = custom.forward(*_stand_ins(inputs))
+            results, _ = custom.forward(*_stand_ins(inputs, examples))
         except Exception as error:  # the user's own code
             raise LoweringError(f"{type(error).__name__} in its forward") from error
     return list(results)
 
 
-def _stand_ins(values: Sequence[Value]) -> list[torch.Tensor]:
+def _examples(model: Model) -> dict[Any, int]:
+    """The symbolic sizes as the example has them."""
+    found: dict[Any, int] = {}
+    for node in model.capture.program.graph.nodes:
+        value = node.meta.get("val")
+        for size in value.shape if isinstance(value, torch.Tensor) else ():
+            if isinstance(size, torch.SymInt) and size.node.expr.is_symbol:
+                found.setdefault(size.node.expr, size.node.hint)
+    return found
+
+
+def _stand_ins(values: Sequence[Value], examples: Mapping[Any, int]) -> list[torch.Tensor]:
     """Tensors of the shapes of values."""
     sizes = [size for value in values for size in value.shape]
     symbols = {s for size in sizes if isinstance(size, sympy.Basic) for s in size.free_symbols}
     apart = (number for number in _SIZES if number not in sizes)
-    known = dict(zip(sorted(symbols, key=str), apart, strict=False))
+    known = {symbol: examples.get(symbol) for symbol in symbols}
+    plain = {size for size in sizes if isinstance(size, int)}
+    are_apart = len({*known.values(), *plain, 1, None}) == len(known) + len(plain | {1, None})
+    if not are_apart:  # sizes that are the same by chance would be taken for one
+        known = dict(zip(sorted(symbols, key=str), apart, strict=False))
     return [
         torch.zeros(
             [int(s.subs(known)) if isinstance(s, sympy.Basic) else int(s) for s in value.shape],
