@@ -127,26 +127,6 @@ def _computed(replay: Replay, name: str) -> Tree | None:
     return function_of(lowered.root, name)
 
 
-def _number(number: Any) -> Any:
-    """A plain number, or the expression of one that is computed from sizes."""
-    if isinstance(number, torch.SymBool):
-        raise LoweringError("a condition on a dynamic size among the arguments")
-    if isinstance(number, torch.SymInt):
-        return size_of(number)
-    return number.node.expr if isinstance(number, torch.SymFloat) else number
-
-def _depends_on_sizes(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_depends_on_sizes, value))
-    return isinstance(value, sympy.Basic)
-def _numbers(capture: Capture) -> dict[Node, int]:
-    """Which input of the program each node is."""
-    wanted = set(capture.program.graph_signature.user_inputs)
-    nodes = [n for n in capture.program.graph.nodes if n.op == "placeholder" and n.name in wanted]
-    tensors = [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
-    return {node: number for number, node in enumerate(tensors)}
-
-
 def _place(frame: Frame, origin: Origin | None) -> str:
     """A module and the user's line, as messages write them."""
     module = f"`{frame.path or '(the model itself)'}`"
