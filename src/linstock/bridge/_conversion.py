@@ -15,6 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture._admit import admitted
+from linstock.bridge.capture._custom import idle_hooks
 from linstock.bridge.port._files import check_folder, write_folder
 from linstock.bridge.port._weights import WeightMap, to_tensor
 from linstock.bridge.verify._module_table import ModuleTable
@@ -128,7 +129,8 @@ class Conversion:
         with admitted(self._model, []) as model:
             twin = copy.deepcopy(model).eval()
         twin.load_state_dict(self.weight_map.to_torch(self.variables), strict=False)
-        return table_of_modules(twin, inputs, self._sides)
+        with idle_hooks():
+            return table_of_modules(twin, inputs, self._sides)
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> Path:
         """Writes a folder with `model.py`, `weights.safetensors`, `report.json` and a README.

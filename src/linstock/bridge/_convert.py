@@ -19,6 +19,7 @@ from linstock.bridge._errors import (
 )
 from linstock.bridge._exporting import Exporting, lowered, may_differ
 from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
+from linstock.bridge.capture._custom import idle_hooks
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
 from linstock.bridge.capture._inputs import settled_inputs
@@ -106,6 +107,7 @@ def to_linen(
     steps = _Steps(report, on_step)
     with (
         alone(),
+        idle_hooks(),
         _older_objects_set_aside(),
         admitted(model, report.notes) as model,
         _evaluating(model),
@@ -310,6 +312,7 @@ def _placeholder_order(forward: inspect.Signature, args: Any, kwargs: Any) -> li
 
 def _program(lowered: Lowered) -> Program:
     program = program_of(lowered.root, Linen.members, Linen.globals | Linen.builtins | Linen.locals)
+    program.functions.extend(lowered.functions)
     check_program(program)
     return program
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge._errors import CaptureError
 from linstock.bridge.capture._buffers import put_updates, update
+from linstock.bridge.capture._custom import Custom, Customs
 from linstock.bridge.capture._dtypes import shape_of
 from linstock.bridge.capture._failures import first_line, model_line
 from linstock.bridge.capture._frames import (
@@ -27,6 +28,7 @@ from linstock.bridge.capture._gradients import stop_gradients
 from linstock.bridge.capture._guards import Guards, find_guards, input_names
 from linstock.bridge.capture._merge import merge
 from linstock.bridge.capture._modes import PREFIX, InModes, stubborn
+from linstock.bridge.capture._module_hooks import module_hooks
 from linstock.bridge.capture._quiet import quiet
 from linstock.bridge.capture._regions import inline_regions
 from linstock.bridge.capture._symbolic import prepared, sizes_followed
@@ -51,6 +53,7 @@ class Capture:
             to differ but what layers do by themselves.
         notes: What had to be given up on the way, for the report.
         unfollowed: The modules that ask for their mode, where the graph does not tell what for.
+        customs: The functions with a gradient of their own, by the numbers that nodes have.
         differences: What the program knowingly does otherwise than the model.
         guards: What the program relies on about the sizes of its inputs.
     """
@@ -65,6 +68,7 @@ class Capture:
     in_training: bool
     notes: list[str]
     unfollowed: frozenset[torch.nn.Module] = frozenset()
+    customs: dict[int, Custom] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     guards: Guards = field(default_factory=Guards)
 
@@ -103,11 +107,15 @@ def capture(
         if attempt.note == given_up:
             continue
         recorder = Recorder(model)
-        runs = InModes(model, (False, True) if in_training else (False,), recorder.begin)
+        customs = Customs(recorder)
+        modes = (False, True) if in_training else (False,)
+        runs = InModes(model, modes, functools.partial(_begin, recorder, customs))
         try:
             with (
                 sizes_followed(model) as decisions,
                 recorder.listening(model),
+                customs.listening(model),
+                module_hooks(model, customs),
                 torch.enable_grad(),
                 Watcher(prepared),
                 quiet(),
@@ -129,7 +137,9 @@ def capture(
         names = input_names(dict(bound.arguments))
         guards = find_guards(program, decisions, names, attempt.shapes is not None)
         _name_as_model(program)
-        return replace(_captured(model, program, recorder, notes), guards=guards)
+        captured = _captured(model, program, recorder, notes)
+        differences = [*captured.differences, *customs.differences]
+        return replace(captured, guards=guards, customs=customs.found, differences=differences)
     assert failure is not None
     if in_training:
         raise TrainModeError(first_line(failure)) from failure
@@ -141,6 +151,11 @@ def capture(
         todo="convert a submodule that does not contain that line, or rewrite the line with torch "
         "operations",
     ) from failure
+
+
+def _begin(recorder: Recorder, customs: Customs) -> None:
+    recorder.begin()
+    customs.begin()
 
 
 class TrainModeError(Exception):

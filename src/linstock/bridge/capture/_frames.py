@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture import _modes
 from linstock.bridge.capture._dtypes import plain
+from linstock.bridge.capture._requiring import may_require_grad
 
 # A tag that survives every pass of `torch.export`, because passes copy `node.meta` as it is.
 NODE_TAG = "linstock_node"
@@ -43,6 +44,7 @@ PLAIN = (bool, int, float, str)
 # What `Tensor.shape.__get__` is.
 GETTER = types.MethodWrapperType
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+_REQUIRES_GRAD = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ class Recorder:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.frames: list[Frame] = []
-        self.given: list[dict[str, int]] = []
-        self.returned: list[list[int]] = []
+        self.given: list[dict[str, float]] = []
+        self.returned: list[list[float]] = []
         self.entered: list[int] = []
         self.callers: list[int] = []
         self.left: dict[int, int] = {}
@@ -172,9 +174,9 @@ class Recorder:
             return
         self.tag_new_nodes()
         parent = self.frames[self.stack[-1]] if self.stack else None
-        frame = Frame(module, _called_path(), parent, site=_calling_site(), started=self.next_tag)
+        frame = Frame(module, _called_path(), parent, site=calling_site(), started=self.next_tag)
         frame.has_gradients = torch.is_grad_enabled()
-        given: dict[str, int] = {}
+        given: dict[str, float] = {}
         bound = _bound(module, args, kwargs)
         frame.defaults = _plain(_defaults(module))
         frame.constants = _plain(frame.defaults | bound)
@@ -203,7 +205,7 @@ class Recorder:
             if tag is not None:
                 self.returned[number].append(tag)
 
-    def watches(self, node_of_tag: Mapping[int, torch.fx.Node]) -> Iterator[Watch]:
+    def watches(self, node_of_tag: Mapping[float, torch.fx.Node]) -> Iterator[Watch]:
         """What is to be known of each call: the values of its arguments when it begins, and of
         what it returns when it ends.
         """
@@ -221,7 +223,7 @@ class Recorder:
 
     def finish(
         self,
-        node_of_tag: Mapping[int, torch.fx.Node],
+        node_of_tag: Mapping[float, torch.fx.Node],
         values: Mapping[Watch, torch.fx.Node],
     ) -> None:
         """Fills in the frames' arguments and outputs, once the final graph is known."""
@@ -282,6 +284,9 @@ class Watcher(TorchFunctionMode):
         result = function(*args, **kwargs) if kwargs else function(*args)
         if before is not None and result is args[0]:
             _restore_proxy(result, before)
+        if is_getter and result is False and function == _REQUIRES_GRAD and _is_tracing():
+            known = _proxy(args)
+            return may_require_grad(args[0], None if known is None else known.proxy.node)
         if is_getter and not isinstance(result, torch.Tensor):
             return result  # `x.shape` and the like, by far the most frequent, make no node
         mode = proxy_tensor.get_proxy_mode()
@@ -293,7 +298,7 @@ class Watcher(TorchFunctionMode):
         for node in reversed(mode.tracer.graph.nodes):
             if SITE_TAG in node.meta or node.op == "placeholder":
                 break
-            site = site or _calling_site()
+            site = site or calling_site()
             node.meta[SITE_TAG] = site
         return result
 
@@ -396,7 +401,7 @@ def is_library(file: str) -> bool:
     return file.startswith(_STDLIB) and f"-packages{os.sep}" not in file
 
 
-def _calling_site() -> Site | None:
+def calling_site() -> Site | None:
     """The innermost line of the model's code; none for the call of the model itself."""
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:

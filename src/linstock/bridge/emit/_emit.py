@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from linstock.bridge.emit._format import formatted
+from linstock.bridge.emit._functions import FunctionWriter
 from linstock.bridge.emit._linemap import line_map
 from linstock.bridge.emit._lines import (
     Assign,
@@ -121,6 +122,8 @@ def emit(
     """
     printer = Printer()
     reserved = target.locals | target.builtins | {*STANDARD} | {cls.name for cls in program.classes}
+    functions = FunctionWriter(program.functions, target.place, printer, reserved | target.globals)
+    reserved |= functions.taken
     tables = Tables(reserved | target.globals)
     placed = [
         [tables.lifted(cls, target.place(cls, way)) for way in cls.ways] for cls in program.classes
@@ -131,7 +134,7 @@ def emit(
         _Written(cls, ways, target, printer, reserved, checks.get(id(cls), []))
         for cls, ways in zip(program.classes, placed, strict=True)
     ]
-    blocks = [*tables.texts(printer), *_texts(written)]
+    blocks = [*tables.texts(printer), *functions.texts(), *_texts(written)]
     blocks = [*target.functions_used(printer.roots), *blocks]
     root = written[-1]
     described = "\n".join(docstring(root.cls.name, root.method.args)).strip()

@@ -20,6 +20,7 @@ from linstock.bridge.ir._tree import (
     Lambda,
     Map,
     ModelClass,
+    ModelFunction,
     Name,
     Op,
     Ref,
@@ -65,11 +66,13 @@ class Printer:
 
     Attributes:
         roots: The first parts of all dotted names that were written, in order: what to import.
+        functions: What the functions of the program are called.
     """
 
     def __init__(self) -> None:
         """Starts with nothing to import."""
         self.roots: dict[str, None] = {}
+        self.functions: dict[str, str] = {}
 
     def text(self, tree: Tree) -> str:
         """The Python source of `tree`.
@@ -87,6 +90,8 @@ class Printer:
         match tree:
             case Name(id) | ModelClass(id) | Argument(id):
                 return id, ATOM
+            case ModelFunction(name):
+                return self.functions.get(name, name), ATOM
             case Global(id):
                 self.roots[id.partition(".")[0]] = None
                 return id, ATOM

@@ -26,6 +26,7 @@ from linstock.bridge.ir._tree import (
     Leave,
     Member,
     ModelClass,
+    ModelFunction,
     Name,
     Own,
     Owner,
@@ -138,7 +139,11 @@ def check_program(program: Program) -> None:
         _need(all(way.test is not None for way in cls.ways[:-1]), f"{where} hides a way")
         _need(cls.ways[-1].test is None, f"{where} may return nothing")
         known[cls.name] = cls
+    functions = {function.name for function in program.functions}
     for cls in program.classes:
+        parts = (part for tree in cls.trees() for part in walk(tree))
+        called = {part.name for part in parts if isinstance(part, ModelFunction)}
+        _need(called <= functions, f"the class `{cls.name}` calls {sorted(called - functions)}")
         read = {part.name for tree in cls.trees() for part in walk(tree) if isinstance(part, Field)}
         idle = sorted({field.name for field in cls.fields} - read)
         _need(not idle, f"the class `{cls.name}` has fields that nothing reads: {idle}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from linstock.bridge.ir._body import Body, Step
 from linstock.bridge.ir._checks import Check
+from linstock.bridge.ir._custom import CustomFunction
 from linstock.bridge.ir._holes import ABSENT
 from linstock.bridge.ir._instance import Instance, SourceClass
 from linstock.bridge.ir._tree import (
@@ -266,11 +267,13 @@ class Program:
         classes: The classes, those that others use first; the last one is the model.
         notes: What a user should know of the structure.
         checks: What the model's class holds the sizes of its arguments to.
+        functions: The functions with a gradient of their own, those that others call first.
     """
 
     classes: list[ModuleClass]
     notes: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    functions: list[CustomFunction] = field(default_factory=list)
 
     @property
     def root(self) -> ModuleClass:

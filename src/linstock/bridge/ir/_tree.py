@@ -45,6 +45,13 @@ class ModelClass(Tree):
 
 
 @dataclass(frozen=True)
+class ModelFunction(Tree):
+    """A function of the program with a gradient of its own, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Train(Tree):
     """Whether the module runs in training."""
 

@@ -61,6 +61,11 @@ class Environment:
         self._values: dict[Node, Any] = {}
 
     @property
+    def is_differentiated(self) -> bool:
+        """Whether JAX makes the derivatives of what is computed."""
+        return self.model.has_gradients
+
+    @property
     def body(self) -> Body:
         """The body of the call."""
         return self.steps.body
@@ -113,6 +118,19 @@ class Environment:
     def differ(self, name: str, text: str) -> None:
         """Says by name what is knowingly done otherwise than PyTorch does it, once."""
         self.model.differ(name, text)
+
+    def custom(self, number: int, inputs: list[Value]) -> Any:
+        """The function with a gradient of its own that a node calls, how its results are stored,
+        and a name for them; None where it does nothing.
+        """
+        found = self.model.functions.called(self.model, number, inputs)
+        return None if found is None else (*found, self._name_of(inputs[0]))
+
+    def passed_as(self, node: Node) -> int:
+        """The key of the argument that holds what the caller has for a node."""
+        tree = self.value_of(node).tree
+        assert isinstance(tree, Ref)
+        return tree.key
 
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""

@@ -42,6 +42,10 @@ def dtype_tree(dtype: Dtype) -> Const:
 class Surroundings(Protocol):
     """What an operation may ask of the call that it is in."""
 
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether JAX makes the derivatives of what is computed."""
+
     def read(self, value: Value, order: tuple[int, ...] | None) -> Tree:
         """The expression of a parameter, stored in the given order."""
 
@@ -56,6 +60,9 @@ class Surroundings(Protocol):
 
     def differ(self, name: str, text: str) -> None:
         """Says by name what is knowingly done otherwise than PyTorch does it, once."""
+
+    def custom(self, number: int, inputs: list[Value]) -> Any:
+        """The function with a gradient of its own that a node calls."""
 
     def hold_inside(self, weight: Value, layer: str, variable: str, collection: str) -> None:
         """Records that a weight of this module lives in a layer made up inside it."""

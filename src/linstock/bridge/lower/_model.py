@@ -15,6 +15,7 @@ from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._instances import instance_of
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._checks import Check
+from linstock.bridge.ir._custom import CustomFunction
 from linstock.bridge.ir._differences import Difference
 from linstock.bridge.ir._instance import Instance
 from linstock.bridge.ir._values import Value
@@ -37,6 +38,8 @@ class Model:
         events: For each call its own nodes and the calls inside it, in the order they ran.
         fresh: How fresh variables are made.
         reach: Which nodes a convolution reads.
+        functions: The functions with a gradient of their own.
+        has_gradients: Whether its operations are differentiated.
     """
 
     capture: Capture
@@ -45,6 +48,8 @@ class Model:
     state: State
     events: dict[Frame, list[Node | Frame]]
     fresh: Freshness
+    functions: Any = None
+    has_gradients: bool = True
     reach: Reach = field(default_factory=Reach)
     missing: list[Missing] = field(default_factory=list)
     silent: dict[str, list[str]] = field(default_factory=dict)
@@ -132,6 +137,8 @@ class Model:
         """Whether a gradient could reach a parameter that is trained, or an input, through what a
         node reads.
         """
+        if not self.has_gradients:
+            return False
         return any(source in self._carrying for source in node.all_input_nodes)
 
     @functools.cached_property
@@ -185,6 +192,7 @@ class Lowered:
         differences: What is knowingly done otherwise than PyTorch does it.
         training: What the root returns in train mode, where that is not the same.
         checks: What the capture relied on about the sizes of the inputs.
+        functions: The functions with a gradient of their own.
     """
 
     root: Body
@@ -198,6 +206,7 @@ class Lowered:
     differences: list[Difference] = field(default_factory=list)
     training: list[Any] | None = None
     checks: list[Check] = field(default_factory=list)
+    functions: list[CustomFunction] = field(default_factory=list)
 
 
 def is_size(node: Node) -> bool:

@@ -1,10 +1,13 @@
 """Sizes as expressions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import sympy
+import torch
 
 from linstock.bridge._errors import LoweringError
+from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.ir._tree import Const, Op, Tree, call
 from linstock.bridge.ir._values import Size
 
@@ -80,3 +83,19 @@ def plain_size(part: sympy.Expr) -> Size:
     if part.is_Float:
         return float(part)
     return int(part) if part.is_Integer else part
+
+
+def plain_number(number: Any) -> Any:
+    """A plain number, or the expression of one that is computed from sizes."""
+    if isinstance(number, torch.SymBool):
+        raise LoweringError("a condition on a dynamic size among the arguments")
+    if isinstance(number, torch.SymInt):
+        return size_of(number)
+    return number.node.expr if isinstance(number, torch.SymFloat) else number
+
+
+def depends_on_sizes(value: Any) -> bool:
+    """Whether an argument is or holds the expression of a size."""
+    if isinstance(value, (list, tuple)):
+        return any(map(depends_on_sizes, value))
+    return isinstance(value, sympy.Basic)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import sympy
 import torch
 from torch.fx import Node
 
@@ -15,7 +14,6 @@ from linstock.bridge._errors import (
     UnsupportedError,
     naming_mistakes,
 )
-from linstock.bridge.capture._dtypes import size_of
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._export import capture as capture_of
 from linstock.bridge.capture._frames import Frame, events_of
@@ -41,6 +39,7 @@ from linstock.bridge.ir._values import Folded, Value
 from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._checks import checks_of, input_numbers
+from linstock.bridge.lower._custom import Functions, start_with
 from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._fresh import Freshness, Making
@@ -48,6 +47,7 @@ from linstock.bridge.lower._function import function_of
 from linstock.bridge.lower._layer_calls import Twin, Twins
 from linstock.bridge.lower._model import Lowered, Model, is_size
 from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
+from linstock.bridge.lower._sizes import depends_on_sizes, plain_number
 from linstock.bridge.lower._state import State
 
 _NO_CODE = compile("", "", "exec")
@@ -76,7 +76,8 @@ def lower(
     state = State(model, capture.program)
     fresh = Freshness(making or Making(Rebuilt(model)), _computed)
     events = events_of(capture.program.graph, capture.frame_of)
-    shared = Model(capture, layout, reserved, state, events, fresh)
+    functions = Functions(start_with(State, _plain_freshness), _run)
+    shared = Model(capture, layout, reserved, state, events, fresh, functions)
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
     outputs: list[Any] = []
@@ -103,7 +104,16 @@ def lower(
         [*shared.differences, *fresh.differences()],
         training,
         checks,
+        functions.made,
     )
+
+
+def _run(around: Environment) -> None:
+    FrameLowering(around, Twins(around.model)).run_events(around.frame)
+
+
+def _plain_freshness(module: torch.nn.Module) -> Freshness:
+    return Freshness(Making(Rebuilt(module)), _computed)
 
 
 def _computed(replay: Replay, name: str) -> Tree | None:
@@ -115,21 +125,6 @@ def _computed(replay: Replay, name: str) -> Tree | None:
     except (CaptureError, UnsupportedError):
         return None
     return function_of(lowered.root, name)
-
-
-def _number(number: Any) -> Any:
-    """A plain number, or the expression of one that is computed from sizes."""
-    if isinstance(number, torch.SymBool):
-        raise LoweringError("a condition on a dynamic size among the arguments")
-    if isinstance(number, torch.SymInt):
-        return size_of(number)
-    return number.node.expr if isinstance(number, torch.SymFloat) else number
-
-
-def _depends_on_sizes(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_depends_on_sizes, value))
-    return isinstance(value, sympy.Basic)
 
 
 def _place(frame: Frame, origin: Origin | None) -> str:
@@ -422,7 +417,7 @@ class FrameLowering:
             parameter = row.parameter_for(name)
             if parameter is not None:
                 taken[parameter] = self._argument(value, row)
-                if parameter in row.plain and _depends_on_sizes(taken[parameter]):
+                if parameter in row.plain and depends_on_sizes(taken[parameter]):
                     raise LoweringError(f"its argument `{name}` depends on a dynamic size")
         return taken
 
@@ -433,7 +428,7 @@ class FrameLowering:
         if not isinstance(value, Node):
             return value
         if is_size(value):
-            return _number(value.meta["val"])
+            return plain_number(value.meta["val"])
         found = self.around.value_of(value)
         if not isinstance(found, Value):
             return found

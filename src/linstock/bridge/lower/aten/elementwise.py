@@ -128,7 +128,7 @@ def absolute(x: Tree) -> Tree:
 
 @lowers("aten.abs", "aten.absolute", accepts="elementwise")
 def abs_(build: Builder, self: Value) -> Value:
-    if self.dtype.is_floating_point:
+    if self.dtype.is_floating_point and build.around.is_differentiated:
         return build.elementwise(absolute, self)
     return build.elementwise(lambda x: call("jnp.abs", x), self)
 
@@ -503,7 +503,8 @@ def masked_fill(build: Builder, self: Value, mask: Value, value: Any) -> Value:
 @lowers("aten.clamp", "aten.clip", accepts="elementwise")
 def clamp(build: Builder, self: Value, min: Any = None, max: Any = None) -> Value:
     """PyTorch's derivative is zero at a bound that is a number; `jnp.clip` has one half there."""
-    if self.dtype.is_floating_point and _is_met(min, max):
+    has_bounds = self.dtype.is_floating_point and _is_met(min, max)
+    if has_bounds and build.around.is_differentiated:
         return build.elementwise(lambda x: _held(x, min, max), self)
     if max is None:
         return build.elementwise(lambda x, low: call("jnp.maximum", x, low), self, min)

@@ -1,7 +1,19 @@
 """What depends on the mode, and what a model without gradients or with a state does."""
 
+from dataclasses import replace
+
 from linstock.bridge._errors import LoweringError
-from linstock.bridge.ir._tree import TRAIN, Const, IfElse, Own, Tree, Update, call
+from linstock.bridge.ir._tree import (
+    TRAIN,
+    Call,
+    Const,
+    IfElse,
+    ModelFunction,
+    Own,
+    Tree,
+    Update,
+    call,
+)
 from linstock.bridge.ir._values import Value
 from linstock.bridge.lower._builder import Builder
 from linstock.bridge.lower._rows import lowers
@@ -37,6 +49,22 @@ def update(build: Builder, buffer: Value, value: Value) -> None:
     new = build.tree(build.spread(build.unfolded(value)), held.order)
     made = Update(own.name, own.collection, held.tree, new)
     build.steps.add(made, place=build.expected.place, is_tuple=True)
+
+
+@lowers("linstock.custom")
+def custom(build: Builder, inputs: list[Value], number: int) -> list[Value]:
+    """A function with a gradient of its own."""
+    found = build.around.custom(number, inputs)
+    if found is None:
+        return inputs
+    function, orders, name = found
+    build = build.standing_at(replace(build.expected.place, hint=name))
+    called = Call(ModelFunction(function.name), tuple(build.tree(value) for value in inputs))
+    values = [part.stored(order) for part, order in zip(build.parts, orders, strict=True)]
+    if len(values) > 1:
+        return build.results(called, values)
+    (value,) = values
+    return [build.result(called, order=value.order, shape=value.shape, dtype=value.dtype)]
 
 
 @lowers("aten.detach", accepts="elementwise")
