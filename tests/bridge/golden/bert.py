@@ -1,5 +1,7 @@
 """BertModel in Flax Linen, converted from `transformers.models.bert.modeling_bert.BertModel`.
 
+Sizes: `input_ids.shape[1]` must be at least 2.
+
     model = BertModel()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 9), jnp.int32), jnp.zeros((2, 9), jnp.int32))  # fresh, or converted:
     variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
@@ -150,6 +152,8 @@ class BertModel(nn.Module):
 
     @nn.compact
     def __call__(self, input_ids, attention_mask, train: bool = False):
+        if input_ids.shape[1] < 2:
+            raise ValueError("input_ids.shape[1] must be at least 2")
         embedding_output = BertEmbeddings(name="embeddings")(input_ids, train)
         attention_mask = attention_mask.astype(bool)
         encoder_outputs = BertEncoder(name="encoder")(

@@ -1,5 +1,7 @@
 """GPT2LMHeadModel in Flax Linen, converted from `transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel`.
 
+Sizes: `input_ids.shape[1]` must be at least 2.
+
     model = GPT2LMHeadModel()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 9), jnp.int32), jnp.zeros((2, 9), jnp.int32))  # fresh, or converted:
     variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
@@ -132,6 +134,8 @@ class GPT2LMHeadModel(nn.Module):
 
     @nn.compact
     def __call__(self, input_ids, attention_mask, train: bool = False):
+        if input_ids.shape[1] < 2:
+            raise ValueError("input_ids.shape[1] must be at least 2")
         transformer = GPT2Model(name="transformer")
         transformer_outputs = transformer(input_ids, attention_mask, train)
         return (

@@ -2,6 +2,8 @@
 
 `x` is channels-last here: `[N, 16, 16, 3]` where PyTorch takes `[N, 3, 16, 16]`.
 
+Sizes: `x.shape[1]` must be 16; `x.shape[2]` must be 16.
+
     model = Vgg()
     variables = model.init(jax.random.key(0), jnp.zeros((2, 16, 16, 3)))  # fresh, or converted:
     variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
@@ -27,6 +29,10 @@ class Vgg(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
+        if x.shape[1] != 16:
+            raise ValueError("x.shape[1] must be 16")
+        if x.shape[2] != 16:
+            raise ValueError("x.shape[2] must be 16")
         x = nn.Conv(8, (3, 3), padding=1, name="features_0")(x)
         x = nn.BatchNorm(
             momentum=0.9,

@@ -2,6 +2,8 @@
 
 `x` is channels-last here: `[N, 32, 32, 3]` where PyTorch takes `[N, 3, 32, 32]`.
 
+Sizes: `x.shape[1]` must be 32; `x.shape[2]` must be 32.
+
     model = VisionTransformer()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))  # fresh, or converted:
     variables = unflatten_dict(safetensors.flax.load_file("weights.safetensors"), sep="/")
@@ -61,6 +63,10 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        if x.shape[1] != 32:
+            raise ValueError("x.shape[1] must be 32")
+        if x.shape[2] != 32:
+            raise ValueError("x.shape[2] must be 32")
         x = nn.Conv(16, (8, 8), strides=8, padding=0, name="conv_proj")(x).reshape(
             x.shape[0], 16, 16
         )
