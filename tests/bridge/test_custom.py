@@ -11,6 +11,17 @@ from torch.nn import functional as F
 from linstock.bridge import to_linen
 
 
+class Once(Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return grad * 3
+
+
 class Reversal(Function):
     @staticmethod
     def forward(ctx, x, strength):
@@ -186,6 +197,7 @@ CASES = {
     "parameter": (lambda net, h: LearnedStep.apply(h, net.step), "learned_step(x, "),
     "several results": (by_parts, "def split_backward"),
     "writes inside": (lambda net, h: Sign.apply(h), "def sign_backward"),
+    "once": (lambda net, h: Once.apply(h), "once.defvjp"),
     "used again": (doubled, "def swish_backward"),
     "in training only": (in_training, "reversal("),
     "hook that clips": (hooked(lambda g: g.clamp(-0.1, 0.1)), "def clip_gradient_backward(_, g)"),

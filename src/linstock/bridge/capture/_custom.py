@@ -22,7 +22,7 @@ from torch.fx.experimental import proxy_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from linstock.bridge.capture._behind import put_behind
-from linstock.bridge.capture._frames import NODE_TAG, SITE_TAG, Recorder, calling_site
+from linstock.bridge.capture._frames import NODE_TAG, SITE_TAG, Recorder, calling_site, is_library
 from linstock.bridge.ir._differences import Difference
 
 _torch_library: Any = torch.library
@@ -433,7 +433,7 @@ def _custom_of(cls: Any, args: tuple[Any, ...], number: int, count: int) -> Cust
         return list(results) if isinstance(results, (tuple, list)) else [results], context
 
     def backward(context: Any, *gradients: torch.Tensor) -> list[Any]:
-        found = cls.backward(context, *gradients)
+        found = _own(cls.backward)(context, *gradients)
         found = found if isinstance(found, (tuple, list)) else (found,)
         return [found[place] for place in places]
 
@@ -446,6 +446,13 @@ def _custom_of(cls: Any, args: tuple[Any, ...], number: int, count: int) -> Cust
         forward,
         backward,
     )
+
+
+def _own(function: Any) -> Any:
+    """The user's own function inside what torch's decorators make of it."""
+    while hasattr(function, "__wrapped__") and is_library(function.__code__.co_filename):
+        function = function.__wrapped__
+    return function
 
 
 def _custom_of_change(change: Any, number: int, count: int) -> Custom:
