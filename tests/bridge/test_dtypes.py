@@ -89,7 +89,8 @@ def test_a_tensor_comes_back_bit_for_bit(tensor, tmp_path):
     model = Net(lambda s, x: x + s.held.float(), held=tensor).eval()
     conversion = to_linen(model, (torch.ones(3, 2),), verify="none")
     back = conversion.weight_map.to_torch(conversion.variables)["held"]
-    assert back.dtype == tensor.dtype and torch.equal(back, tensor)
+    assert back.dtype == tensor.dtype
+    assert torch.equal(back, tensor)
     conversion.save(tmp_path / "out")
     (saved,) = safetensors.numpy.load_file(tmp_path / "out" / "weights.safetensors").values()
     assert np.array_equal(saved.astype(float), tensor.double().numpy())
@@ -99,7 +100,8 @@ def test_a_tensor_comes_back_bit_for_bit(tensor, tmp_path):
 def test_short_floats_keep_their_dtype_and_start_in_it(dtype):
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).to(dtype).eval()
     conversion = to_linen(model, (torch.ones(2, 3, dtype=dtype),), verify="quick")
-    assert names(conversion.report) == set() and conversion.report.ok
+    assert names(conversion.report) == set()
+    assert conversion.report.ok
     short = str(dtype).removeprefix("torch.")
     assert conversion.source.count(f"param_dtype=jnp.{short}") == 2
 

@@ -86,7 +86,8 @@ def _place(captured: Capture, node: Node) -> str:
 
 def _name(node: Node) -> str:
     packet = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(packet, "__name__", packet)).removesuffix("_")
+    name = str(getattr(packet, "__name__", packet))
+    return name if name.endswith("__") else name.removesuffix("_")
 
 
 @dataclass
@@ -306,11 +307,42 @@ _RULES: dict[str, _Rule] = {
     "ones": lambda ranges, node: (1, 1),
     **dict.fromkeys(("full", "full_like"), lambda ranges, node: ranges.of(node.args[1])),
     **dict.fromkeys(
-        (
-            "to _to_copy clone detach alias lift_fresh_copy view reshape unsqueeze squeeze expand "
-            "permute transpose t slice select flatten contiguous repeat flip roll gather index "
-            "index_select expand_as view_as amax amin max min long tile repeat_interleave unfold"
-        ).split(),
+        [
+            "to",
+            "_to_copy",
+            "clone",
+            "detach",
+            "alias",
+            "lift_fresh_copy",
+            "view",
+            "reshape",
+            "unsqueeze",
+            "squeeze",
+            "expand",
+            "permute",
+            "transpose",
+            "t",
+            "slice",
+            "select",
+            "flatten",
+            "contiguous",
+            "repeat",
+            "flip",
+            "roll",
+            "gather",
+            "index",
+            "index_select",
+            "expand_as",
+            "view_as",
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "long",
+            "tile",
+            "repeat_interleave",
+            "unfold",
+        ],
         _same,
     ),
 }
