@@ -166,9 +166,9 @@ def _indexing(node: Node) -> Range | None:
             rows = user.args[0].meta["val"].shape[0]  # type: ignore[union-attr]
             if isinstance(rows, int):
                 return (-rows, rows - 1)
-        if name in ("view", "reshape", "to", "clone", "contiguous", "_to_copy"):
-            if (found := _indexing(user)) is not None:
-                return found
+        found = _indexing(user) if name in _PASSING else None
+        if found is not None:
+            return found
     return None
 
 
@@ -283,6 +283,7 @@ def _magnitude(ranges: _Ranges, node: Node) -> Range:
     return (0, min(max(abs(low), abs(high)), HIGHEST))
 
 
+_PASSING = frozenset(["view", "reshape", "to", "clone", "contiguous", "_to_copy"])
 _BOUNDING = frozenset({"clamp", "clamp_min", "clamp_max"})
 _ONE_HOT: _Rule = lambda ranges, node: (0, 1)  # noqa: E731
 _RULES: dict[str, _Rule] = {
