@@ -34,6 +34,7 @@ from linstock.bridge.ir._tree import Dim
 from linstock.bridge.lower import aten as aten  # registers the lowerings
 from linstock.bridge.lower._fresh import Making
 from linstock.bridge.lower._model import Lowered
+from linstock.bridge.lower._ranges import wide_integers
 from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
 from linstock.bridge.targets import _linen_docs
@@ -341,8 +342,22 @@ def _differences(
     """What the conversion knowingly does otherwise than the model."""
     if "batch_stats" in variables:
         yield Difference("unbiased variance", " ".join(_linen_docs.BATCH_NORM.split()))
+    if not jax.config.jax_enable_x64:
+        yield from wide_integers(captured)
+        yield from _narrowed(variables)
     yield from captured.differences
     yield from lowered.differences
+
+
+def _narrowed(variables: Mapping[str, Any]) -> Iterator[Difference]:
+    """What JAX computes in 32 bits, and the weights have 64."""
+    dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(variables)}
+    if wide := sorted(dtypes & {"float64", "complex128"}):
+        text = (
+            f"the model has weights of {' and '.join(wide)}: they are kept, but JAX computes in 32 "
+            "bits unless `jax_enable_x64` is set"
+        )
+        yield Difference("dtype", text)
 
 
 def _notes(variables: Mapping[str, Any], lowered: Lowered) -> list[str]:

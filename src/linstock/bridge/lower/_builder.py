@@ -7,7 +7,7 @@ from typing import Any
 import sympy
 
 from linstock.bridge.ir._dtypes import Dtype
-from linstock.bridge.ir._tree import Const, Index, Span, Tree, literal
+from linstock.bridge.ir._tree import Call, Const, Global, Index, Span, Tree, literal
 from linstock.bridge.ir._values import Fill, Folded, Parameter, Value
 from linstock.bridge.lower._forms import Forms
 from linstock.bridge.lower._forms import dtype_tree as dtype_tree
@@ -71,7 +71,7 @@ class Builder(Forms):
         `order`.
         """
         if not isinstance(operand, Value):
-            return self.size(operand) if isinstance(operand, sympy.Expr) else literal(operand)
+            return self.size(operand) if isinstance(operand, sympy.Expr) else self._number(operand)
         if isinstance(operand.facet, Fill):
             return literal(operand.facet.value)
         shift = rank - operand.rank
@@ -91,6 +91,14 @@ class Builder(Forms):
         return self.add(
             Index(tree, tuple(items)), tuple(next(stored) if i == Span() else 1 for i in items)
         )
+
+    def _number(self, number: Any) -> Tree:
+        """A plain number; JAX refuses whole ones of Python beyond 32 bits."""
+        if type(number) is not int or -(2**31) <= number < 2**31:
+            return literal(number)
+        if self.dtype.kind == "float":
+            return literal(float(number))
+        return Call(Global("np.int64"), (literal(number),))
 
 
 def _leading_order(values: Sequence[Value], rank: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from linstock.bridge._errors import (
     UnsupportedError,
     naming_mistakes,
 )
+from linstock.bridge.capture._dtypes import dtype_of
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._export import capture as capture_of
 from linstock.bridge.capture._frames import Frame, events_of
@@ -36,7 +37,14 @@ from linstock.bridge.ir._tree import (
     rewrite,
 )
 from linstock.bridge.ir._values import Folded, Value
-from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, channels_last_order, find_pair
+from linstock.bridge.layers import (
+    NOT_TRAIN,
+    LayerCall,
+    Pair,
+    WeightRow,
+    channels_last_order,
+    find_pair,
+)
 from linstock.bridge.lower import _state
 from linstock.bridge.lower._checks import checks_of, input_numbers
 from linstock.bridge.lower._custom import Functions, start_with
@@ -265,7 +273,11 @@ class FrameLowering:
         _state.held_by_pair(self.model.state, frame, pair, path, made.fold)
         construct = Construct(
             Kind(pair.linen),
-            (*self._settings(frame.module, pair), *self._initializers(path)),
+            (
+                *self._settings(frame.module, pair),
+                *self._param_dtype(path),
+                *self._initializers(path),
+            ),
             Const(name) if pair.weights else None,
             Owner(self.frame.below(frame.path)) if frame is not self.frame else Owner("", name),
             pair.defaults,
@@ -279,13 +291,21 @@ class FrameLowering:
 
     def _initializers(self, path: tuple[str, ...]) -> list[tuple[str, Tree]]:
         """The settings that say how a layer draws its weights."""
-        rows = self.model.state.row_of.items()
-        found = [
+        return list(self.model.fresh.settings_of(self._rows_below(path)))
+
+    def _param_dtype(self, path: tuple[str, ...]) -> list[tuple[str, Tree]]:
+        """The setting that makes fresh weights as short as the converted ones."""
+        dtypes = {row.dtype for _, row in self._rows_below(path)}
+        if len(dtypes) != 1 or not dtypes <= {torch.bfloat16, torch.float16}:
+            return []
+        return [("param_dtype", Const(dtype_of(dtypes.pop())))]
+
+    def _rows_below(self, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], WeightRow]]:
+        return [
             (flax[1 + len(path) :], row)
-            for flax, row in rows
+            for flax, row in self.model.state.row_of.items()
             if flax[0] == "params" and flax[1 : 1 + len(path)] == path
         ]
-        return list(self.model.fresh.settings_of(found))
 
     def _settings(self, module: torch.nn.Module, pair: Pair) -> tuple[tuple[str, Tree], ...]:
         """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for

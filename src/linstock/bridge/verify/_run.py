@@ -200,12 +200,22 @@ def to_jax(value: Any) -> jax.Array:
 
 
 def as_jax(tree: Any) -> Any:
-    """JAX arrays; 64-bit floats stay NumPy arrays where JAX would cut them."""
+    """JAX arrays; 64-bit floats, and integers beyond 32 bits, stay NumPy arrays where JAX would cut
+    them.
+    """
     wide = jnp.zeros(0, float).dtype == np.float64
 
     def one(array: Any) -> Any:
-        is_cut = array.dtype.name in ("float64", "complex128") and not wide
         # `jnp.asarray` would compile for each shape.
-        return array if is_cut else jax.device_put(array)
+        return array if not wide and _is_cut(array) else jax.device_put(array)
 
     return jax.tree.map(one, tree)
+
+
+def _is_cut(array: Any) -> bool:
+    """Whether 32 bits would not hold what is in an array of 64."""
+    name = array.dtype.name
+    if name in ("int64", "uint64"):
+        limits = np.iinfo(name.replace("64", "32"))
+        return bool(array.size) and not (limits.min <= array.min() and array.max() <= limits.max)
+    return name in ("float64", "complex128")
