@@ -342,7 +342,7 @@ def _differences(
     """What the conversion knowingly does otherwise than the model."""
     if "batch_stats" in variables:
         yield Difference("unbiased variance", " ".join(_linen_docs.BATCH_NORM.split()))
-    if not jax.config.jax_enable_x64:
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         yield from wide_integers(captured)
         yield from _narrowed(variables)
     yield from captured.differences

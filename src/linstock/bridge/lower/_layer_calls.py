@@ -1,6 +1,7 @@
 """A call of a torch layer as its row sees it, and its Linen twin as the row writes it."""
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,9 @@ from torch.fx import Node
 
 from linstock.bridge.capture._dtypes import shape_of
 from linstock.bridge.capture._frames import Frame
-from linstock.bridge.ir._tree import Call, Construct, Tree, literal
+from linstock.bridge.ir._tree import TRAIN, Call, Const, Construct, Tree, literal, rewrite
 from linstock.bridge.ir._values import Folded, Value
-from linstock.bridge.layers import LayerCall, Pair, find_pair
+from linstock.bridge.layers import NOT_TRAIN, LayerCall, Pair, find_pair
 from linstock.bridge.lower._environment import Environment
 from linstock.bridge.lower._model import Model
 
@@ -99,3 +100,17 @@ def _is_causal(node: Node) -> bool:
     if "scaled_dot_product" not in str(node.target):
         return False
     return bool(node.kwargs.get("is_causal")) or (len(node.args) > 5 and bool(node.args[5]))
+
+
+def settings_in_mode(
+    module: nn.Module, pair: Pair, stubborn: Collection[nn.Module]
+) -> tuple[tuple[str, Tree], ...]:
+    """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for good."""
+    settings = pair.settings_of(module)
+    if module not in stubborn:
+        return settings
+    plain: dict[Tree, Tree] = {
+        TRAIN: Const(module.training),
+        NOT_TRAIN: Const(not module.training),
+    }
+    return tuple((name, rewrite(tree, plain.get)) for name, tree in settings)

@@ -25,7 +25,6 @@ from linstock.bridge.fresh._rebuilt import Rebuilt
 from linstock.bridge.ir._body import Body
 from linstock.bridge.ir._origin import Origin
 from linstock.bridge.ir._tree import (
-    TRAIN,
     Const,
     Construct,
     Invoke,
@@ -34,11 +33,9 @@ from linstock.bridge.ir._tree import (
     Owner,
     Ref,
     Tree,
-    rewrite,
 )
 from linstock.bridge.ir._values import Folded, Value
 from linstock.bridge.layers import (
-    NOT_TRAIN,
     LayerCall,
     Pair,
     WeightRow,
@@ -52,7 +49,7 @@ from linstock.bridge.lower._environment import Environment, described
 from linstock.bridge.lower._expected import Place
 from linstock.bridge.lower._fresh import Freshness, Making
 from linstock.bridge.lower._function import function_of
-from linstock.bridge.lower._layer_calls import Twin, Twins
+from linstock.bridge.lower._layer_calls import Twin, Twins, settings_in_mode
 from linstock.bridge.lower._model import Lowered, Model, is_size
 from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
 from linstock.bridge.lower._sizes import depends_on_sizes, plain_number
@@ -274,7 +271,7 @@ class FrameLowering:
         construct = Construct(
             Kind(pair.linen),
             (
-                *self._settings(frame.module, pair),
+                *settings_in_mode(frame.module, pair, self.model.capture.stubborn),
                 *self._param_dtype(path),
                 *self._initializers(path),
             ),
@@ -306,17 +303,6 @@ class FrameLowering:
             for flax, row in self.model.state.row_of.items()
             if flax[0] == "params" and flax[1 : 1 + len(path)] == path
         ]
-
-    def _settings(self, module: torch.nn.Module, pair: Pair) -> tuple[tuple[str, Tree], ...]:
-        """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for
-        good.
-        """
-        settings = pair.settings_of(module)
-        if module not in self.model.capture.stubborn:
-            return settings
-        mode = Const(module.training)
-        plain = {TRAIN: mode, NOT_TRAIN: Const(not module.training)}
-        return tuple((name, rewrite(tree, plain.get)) for name, tree in settings)
 
     def lower_class(self, frame: Frame) -> None:
         """Lowers a call to a module class of its own."""
