@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from linstock.bridge.capture._frames import SITE_TAG, Site, is_library
+from linstock.bridge.capture._frames import SITE_TAG, Frame, Site, is_library
 from linstock.bridge.ir._origin import Origin
 
 STACK_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
@@ -127,3 +127,9 @@ def _target_name(target: ast.expr) -> str:
     if isinstance(target, ast.Subscript):
         return _target_name(target.value)
     return ""
+
+
+def told_place(frame: Frame, origin: Origin | None) -> str:
+    """A module and the user's line, as messages write them."""
+    module = f"`{frame.path or '(the model itself)'}`"
+    return f"in {module}, {origin}" if origin is not None else f"in {module}"

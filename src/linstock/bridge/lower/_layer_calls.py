@@ -105,7 +105,7 @@ def _is_causal(node: Node) -> bool:
 def settings_in_mode(
     module: nn.Module, pair: Pair, stubborn: Collection[nn.Module]
 ) -> tuple[tuple[str, Tree], ...]:
-    """The settings of a twin; one that `train()` or `eval()` leave as it is has its mode for good."""
+    """The settings of a twin, which has its mode for good where `train()` and `eval()` keep it."""
     settings = pair.settings_of(module)
     if module not in stubborn:
         return settings

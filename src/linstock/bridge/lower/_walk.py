@@ -19,7 +19,7 @@ from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._export import capture as capture_of
 from linstock.bridge.capture._frames import Frame, events_of
 from linstock.bridge.capture._merge import MODE_TAG
-from linstock.bridge.capture._origins import origin_of_node, origin_of_site
+from linstock.bridge.capture._origins import origin_of_node, origin_of_site, told_place
 from linstock.bridge.fresh._construction import Replay
 from linstock.bridge.fresh._rebuilt import Rebuilt
 from linstock.bridge.ir._body import Body
@@ -81,12 +81,11 @@ def lower(
     state = State(model, capture.program)
     fresh = Freshness(making or Making(Rebuilt(model)), _computed)
     events = events_of(capture.program.graph, capture.frame_of)
-    functions = Functions(start_with(State, _plain_freshness), _run)
+    functions = Functions(start_with(State, _plain_freshness), FrameLowering.run)
     shared = Model(capture, layout, reserved, state, events, fresh, functions)
     walk = FrameLowering(Environment(shared, capture.root, None, ()), Twins(shared))
     inputs = walk.around.take_inputs()
-    outputs: list[Any] = []
-    training: list[Any] | None = None
+    outputs, training = [], None
     checks = [*checks_of(capture.guards, [value for _, value in inputs], input_numbers(capture))]
     try:
         walk.lower_root()
@@ -113,10 +112,6 @@ def lower(
     )
 
 
-def _run(around: Environment) -> None:
-    FrameLowering(around, Twins(around.model)).run_events(around.frame)
-
-
 def _plain_freshness(module: torch.nn.Module) -> Freshness:
     return Freshness(Making(Rebuilt(module)), _computed)
 
@@ -130,12 +125,6 @@ def _computed(replay: Replay, name: str) -> Tree | None:
     except (CaptureError, UnsupportedError):
         return None
     return function_of(lowered.root, name)
-
-
-def _place(frame: Frame, origin: Origin | None) -> str:
-    """A module and the user's line, as messages write them."""
-    module = f"`{frame.path or '(the model itself)'}`"
-    return f"in {module}, {origin}" if origin is not None else f"in {module}"
 
 
 class FrameLowering:
@@ -157,6 +146,11 @@ class FrameLowering:
     def body(self) -> Body:
         """The body of the call."""
         return self.around.body
+
+    @classmethod
+    def run(cls, around: Environment) -> None:
+        """Lowers all of a call."""
+        cls(around, Twins(around.model)).run_events(around.frame)
 
     def run_events(self, frame: Frame) -> None:
         """Lowers a frame's nodes and the calls inside it, in order."""
@@ -188,7 +182,7 @@ class FrameLowering:
         kind = type(frame.module).__qualname__
         origin = origin_of_site(frame.site)
         try:
-            with naming_mistakes(f"`{kind}`", lambda: _place(frame, origin)):
+            with naming_mistakes(f"`{kind}`", lambda: told_place(frame, origin)):
                 self._lower_call(frame)
         except LoweringError as error:
             self._report(kind, frame, origin, str(error))
@@ -203,8 +197,8 @@ class FrameLowering:
             raise ModeNeededError
         if twin is not None:
             self.lower_layer(frame, *twin)
-        elif self._is_written_in_place(frame, owned):
-            with self.around.writing_in_place(frame):
+        elif self._is_written_intold_place(frame, owned):
+            with self.around.writing_intold_place(frame):
                 self.run_events(frame)
         else:
             self.lower_class(frame)
@@ -250,7 +244,7 @@ class FrameLowering:
             return "layer"
         return self.around.names.of_path(self.frame.below(frame.path))
 
-    def _is_written_in_place(self, frame: Frame, owned: bool) -> bool:
+    def _is_written_intold_place(self, frame: Frame, owned: bool) -> bool:
         """Whether a call's steps are written where it is called, without a class of its own."""
         module = frame.module
         if type(module) is torch.nn.Sequential or module is self.frame.module:
@@ -356,7 +350,7 @@ class FrameLowering:
         try:
             if row is None:
                 raise LoweringError("")
-            with naming_mistakes(f"`{node.target}`", lambda: _place(frame, origin)):
+            with naming_mistakes(f"`{node.target}`", lambda: told_place(frame, origin)):
                 build = self.around.builder(self.around.expected(node))
                 value = row.lower(build, **self._arguments(node, row))
                 self.around[node] = self._settled(node, value)
