@@ -1,11 +1,13 @@
 """Exporting: a model is captured and lowered as far as it lets itself be, in train mode too."""
 
+import random
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
-from linstock.bridge._errors import ModeNeededError, UnsupportedError
+from linstock.bridge._errors import InternalError, ModeNeededError, UnsupportedError
 from linstock.bridge.capture._export import SIZES, Capture, TrainModeError, capture
 from linstock.bridge.capture._modes import stubborn
 from linstock.bridge.ir._check import check_body
@@ -54,6 +56,20 @@ class Exporting:
 
     def capture(self, sizes: str) -> Capture:
         """Captures the model, without train mode where that is refused."""
+        before = random.getstate(), np.random.get_state()
+        captured = self._captured(sizes)
+        drawn = before[0] != random.getstate() or str(before[1]) != str(np.random.get_state())
+        text = (
+            "the model draws numbers with Python's `random` or with NumPy, and each was taken for "
+            "a constant"
+        )
+        if drawn and Difference("random numbers", text) not in self.differences:
+            self.differences.append(Difference("random numbers", text))
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        return captured
+
+    def _captured(self, sizes: str) -> Capture:
         if self.in_training:
             try:
                 return capture(self.model, self.args, self.kwargs, sizes=sizes, in_training=True)
@@ -93,9 +109,11 @@ def _as_captured(
     if captured.in_training:
         try:
             return captured, _lower(exporting, captured, layout)
-        except UnsupportedError as error:
-            missing = error.missing[0]
-            exporting.give_up(f"`{missing.what}` is not covered")
+        except (UnsupportedError, InternalError) as error:
+            what = "the way that it differs"
+            if isinstance(error, UnsupportedError):
+                what = f"`{error.missing[0].what}`"
+            exporting.give_up(f"{what} is not covered")
             captured = exporting.capture("all" if dynamic else "fixed")
     first: UnsupportedError | None = None
     for sizes in SIZES:

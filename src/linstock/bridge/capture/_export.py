@@ -193,10 +193,10 @@ def _captured(
     if len(frames) == 2:
         runs = (frames[0], outputs), (frames[1], rest)
         outputs, other = merge(graph, frame_of, *runs)
-        if not _is_in_order(graph):
-            raise TrainModeError("it reads what eval mode leaves behind")
+        _put_in_order(graph)
         training = None if other is None else (other, specs[1])
     _return(graph, [*outputs, *(training[0] if training else ())])
+    written = functional.written[1] if second is not None else {}
     return Capture(
         program,
         frames[0],
@@ -207,17 +207,24 @@ def _captured(
         stubborn(model),
         len(frames) == 2,
         notes,
+        differences=[*_differences_of_writes(program, written)],
     )
 
 
-def _is_in_order(graph: torch.fx.Graph) -> bool:
-    """Whether every node stands behind all that it reads."""
+def _put_in_order(graph: torch.fx.Graph) -> None:
+    """Moves what train mode reads of the run in eval mode in front of what reads it."""
     seen: set[torch.fx.Node] = set()
-    for node in graph.nodes:
-        if any(source not in seen for source in node.all_input_nodes):
-            return False
-        seen.add(node)
-    return True
+    for node in list(graph.nodes):
+        waiting = [node]
+        while waiting:
+            missing = [n for n in waiting[-1].all_input_nodes if n not in seen]
+            if missing:
+                waiting.append(missing[-1])
+                continue
+            ready = waiting.pop()
+            if ready is not node:
+                node.prepend(ready)
+            seen.add(ready)
 
 
 def _split(values: list[Any], count: int) -> tuple[list[Any], list[Any]]:
@@ -264,6 +271,18 @@ def _notes_of_writes(
                 f"the model writes to its input `{name}`, and whoever calls it sees that; "
                 "in the conversion the input stays as it was"
             )
+
+
+def _differences_of_writes(
+    program: ExportedProgram, written: Collection[torch.fx.Node]
+) -> Iterator[Difference]:
+    """What the model writes to its parameters in train mode is not kept."""
+    names = program.graph_signature.inputs_to_parameters
+    for name in sorted(names[node.name] for node in written if node.name in names):
+        yield Difference(
+            "train mode",
+            f"the model writes to its parameter `{name}` in train mode; the new value is not kept",
+        )
 
 
 @dataclass(frozen=True)

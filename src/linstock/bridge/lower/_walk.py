@@ -197,8 +197,8 @@ class FrameLowering:
             raise ModeNeededError
         if twin is not None:
             self.lower_layer(frame, *twin)
-        elif self._is_written_intold_place(frame, owned):
-            with self.around.writing_intold_place(frame):
+        elif self._is_written_in_place(frame, owned):
+            with self.around.writing_in_place(frame):
                 self.run_events(frame)
         else:
             self.lower_class(frame)
@@ -244,7 +244,7 @@ class FrameLowering:
             return "layer"
         return self.around.names.of_path(self.frame.below(frame.path))
 
-    def _is_written_intold_place(self, frame: Frame, owned: bool) -> bool:
+    def _is_written_in_place(self, frame: Frame, owned: bool) -> bool:
         """Whether a call's steps are written where it is called, without a class of its own."""
         module = frame.module
         if type(module) is torch.nn.Sequential or module is self.frame.module:
