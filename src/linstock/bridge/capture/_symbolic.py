@@ -19,6 +19,7 @@ from typing import Any
 import sympy
 import torch
 from sympy.logic.boolalg import Boolean
+from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.sym_node import SymNode
 
 from linstock.bridge.capture._frames import Site, is_library
@@ -127,6 +128,8 @@ _originals: dict[str, Any] = {}
 
 
 def _install() -> None:
+    # torch looks for an `assert` in the innermost frame that is the user's.
+    symbolic_shapes.uninteresting_files().add(__file__)
     for name in _GUARDS:
         _originals[name] = getattr(SymNode, name)
         setattr(SymNode, name, _noting(_originals[name]))
