@@ -101,6 +101,7 @@ class _Walk:
         self.graph = graph
         self.watches = watches
         self.memory = {node: memory_of(node) for node in graph.nodes}
+        self.early: list[Watch] = []
         self.values: dict[Watch, Node] = {}
         self.written: list[dict[Node, Node]] = []
         self.second_run: int | None = None
@@ -137,11 +138,16 @@ class _Walk:
     def _answer(self, node: Node) -> None:
         """Answers what is asked about the moment before a node."""
         time = node.meta.get(NODE_TAG)
+        due, self.early = self.early, []
         while self.watches and (
             node.op == "output" or (time is not None and self.watches[0].time <= time)
         ):
-            watch = self.watches.pop(0)
+            due.append(self.watches.pop(0))
+        for watch in due:
             alias = self.aliases.get(watch.node)
+            if alias is None and node.op != "output":
+                self.early.append(watch)  # the exporter puts what it asserts in front
+                continue
             reader = _Reader(node, watch.frame)
             if alias is None:
                 self.values[watch] = watch.node

@@ -40,6 +40,8 @@ class Attention:
             return "its weights are read"
         if not {*INPUTS} <= set(call.shapes) or call.rank != 3:
             return "an input without a batch axis"
+        if call.results[0] != call.shapes["query"]:
+            return "its weights are read alone"
         return ""
 
     def in_linen(self, build: Build, call: LayerCall, layer: Layer) -> Value:
