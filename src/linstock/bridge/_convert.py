@@ -22,6 +22,7 @@ from linstock.bridge.capture._admit import admitted, as_plain, check_is_model
 from linstock.bridge.capture._custom import idle_hooks
 from linstock.bridge.capture._export import Capture
 from linstock.bridge.capture._frames import Frame
+from linstock.bridge.capture._gradients import notes_of_frozen
 from linstock.bridge.capture._inputs import settled_inputs
 from linstock.bridge.capture._modes import reading_mode
 from linstock.bridge.capture._threads import alone
@@ -34,7 +35,7 @@ from linstock.bridge.ir._tree import Dim
 from linstock.bridge.lower import aten as aten  # registers the lowerings
 from linstock.bridge.lower._fresh import Making
 from linstock.bridge.lower._model import Lowered
-from linstock.bridge.lower._ranges import wide_integers
+from linstock.bridge.lower._ranges import floats_made_wide, wide_integers
 from linstock.bridge.port._weights import WeightMap
 from linstock.bridge.structure._classes import program_of
 from linstock.bridge.targets import _linen_docs
@@ -139,6 +140,7 @@ def to_linen(
         report.notes.extend([*captured.notes, *result.notes, *_notes(variables, result)])
         report.notes.extend(result.fresh.notes())
         report.notes.extend(_notes_of_sizes(result, emitted.args))
+        report.notes.extend([*floats_made_wide(captured), *notes_of_frozen(model)])
         report.notes.extend(difference.text for difference in report.differences)
         sites = dict(_sites(captured.root))
         sides = Sides(module, emitted.source, weights, signature, sites, result.fresh.expected)

@@ -63,6 +63,17 @@ def _is_read(node: Node) -> bool:
     return any(user.target is not torch.ops.aten.detach.default for user in node.users)
 
 
+def notes_of_frozen(model: torch.nn.Module) -> Iterator[str]:
+    """What to say of the parameters that do not require gradients."""
+    names = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"`{names[0]}`{more} do not require a gradient in PyTorch; here they are parameters "
+            "like the others, which an optimizer has to leave out"
+        )
+
+
 def carrying(graph: Graph, sources: Iterable[Node]) -> set[Node]:
     """The nodes through which a gradient reaches one of the sources."""
     found = set(sources)

@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.capture._export import Capture
+from linstock.bridge.capture._gradients import carrying
 from linstock.bridge.capture._modes import PREFIX
 from linstock.bridge.capture._origins import origin_of_node
 from linstock.bridge.ir._differences import Difference
@@ -17,6 +18,7 @@ from linstock.bridge.ir._differences import Difference
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 Range = tuple[float, float]
 FULL: Range = (LOWEST, HIGHEST)
+_CASTS = {"to", "_to_copy", "long", "type_as"}
 WIDE = (torch.int64, torch.uint64)
 WHOLE = (*WIDE, torch.int32, torch.uint32)
 # More entries than these are no example of ordinary use; a sum over them counts so many.
@@ -48,6 +50,34 @@ def wide_integers(captured: Capture) -> Iterator[Difference]:
         said.add(node)
         yield Difference("int64", _text(captured, node, ranges.stored(node) is not None))
     yield from _literals(captured, said)
+
+
+def floats_made_wide(captured: Capture) -> Iterator[str]:
+    """A note on floats that depend on inputs or weights and become integers of 64 bits."""
+    graph = captured.program.graph
+    sources = [node for node in graph.nodes if node.op == "placeholder" and _is_float(node)]
+    followed = carrying(graph, sources)
+    casts = [
+        node
+        for node in graph.nodes
+        if _name(node) in _CASTS and _dtype(node) in WIDE and node.args[0] in followed
+    ]
+    if casts:
+        more = f" and at {len(casts) - 1} more places" if len(casts) > 1 else ""
+        yield (
+            f"floats become integers of 64 bits {_place(captured, casts[0])}{more}: beyond 32 bits "
+            "they are cut here (int64), unless `jax_enable_x64` is set"
+        )
+
+
+def _dtype(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def _is_float(node: Node) -> bool:
+    dtype = _dtype(node)
+    return dtype is not None and dtype.is_floating_point
 
 
 def _text(captured: Capture, node: Node, is_stored: bool) -> str:
