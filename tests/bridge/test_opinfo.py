@@ -59,6 +59,7 @@ REFUSED = {
     "a scatter that reduces by mean, include_self=False": ["scatter_reduce.mean"],
     "a scatter that reduces by prod, include_self=False": ["scatter_reduce.prod"],
     "a scatter that reduces by sum, include_self=False": ["scatter_reduce.sum"],
+    "what is written by it cannot be placed in the tensor that is written to": ["resize_"],
     "a similarity of numbers": ["nn.functional.cosine_similarity"],
     "a single number to choose from": ["kthvalue", "topk"],
     "a single number to run along": ["cummax", "cummin"],
