@@ -52,7 +52,6 @@ class Model:
     has_gradients: bool = True
     reach: Reach = field(default_factory=Reach)
     missing: list[Missing] = field(default_factory=list)
-    silent: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     _names: dict[str, MemberNames] = field(default_factory=dict)
@@ -167,12 +166,6 @@ class Model:
         """
         if (difference := Difference(name, text)) not in self.differences:
             self.differences.append(difference)
-
-    def notes_of_silent(self) -> Iterator[str]:
-        """What to say of the modules that did nothing in eval mode and may act in training."""
-        for name, paths in self.silent.items():
-            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            yield f"`{name}` (`{paths[0]}`{more}) acts only in training; it is left out"
 
 
 @dataclass(frozen=True)

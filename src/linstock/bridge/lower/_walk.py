@@ -55,8 +55,6 @@ from linstock.bridge.lower._rows import Accepts, Row, bind, find_row, key_of
 from linstock.bridge.lower._sizes import depends_on_sizes, plain_number
 from linstock.bridge.lower._state import State
 
-_NO_CODE = compile("", "", "exec")
-
 
 def lower(
     model: torch.nn.Module,
@@ -95,7 +93,6 @@ def lower(
         shared.missing.append(Missing(type(model).__qualname__, "", "", str(error)))
     if shared.missing:
         raise UnsupportedError(shared.missing)
-    shared.notes.extend(shared.notes_of_silent())
     return Lowered(
         walk.body,
         inputs,
@@ -176,9 +173,6 @@ class FrameLowering:
 
     def lower_call(self, frame: Frame) -> None:
         """Lowers a call as its Linen twin, in place, or as a class."""
-        if next(self.model.nodes_inside(frame), None) is None:
-            self._note_if_training_differs(frame)
-            return
         kind = type(frame.module).__qualname__
         origin = origin_of_site(frame.site)
         try:
@@ -202,12 +196,6 @@ class FrameLowering:
                 self.run_events(frame)
         else:
             self.lower_class(frame)
-
-    def _note_if_training_differs(self, frame: Frame) -> None:
-        """Says of a module that did nothing in eval mode that it may do something in training."""
-        module = type(frame.module)
-        if "training" in getattr(module.forward, "__code__", _NO_CODE).co_names:
-            self.model.silent.setdefault(module.__qualname__, []).append(frame.path)
 
     def _stand_at_call(self, frame: Frame) -> None:
         within = self.around.within

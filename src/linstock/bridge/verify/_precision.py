@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from linstock.bridge.verify._default_dtype import float64_by_default
-from linstock.bridge.verify._outputs import Array
 
 # Agreement in float32 as `numpy.allclose` means it; float64 leaves no room for anything but the
 # last digits. A narrower dtype has as many last digits to lose as its own precision.
@@ -56,12 +54,6 @@ def tolerances(narrowest_dtype: str) -> tuple[float, float]:
     """Relative and absolute tolerance where this is the narrowest dtype at work."""
     rtol = NARROW_RTOL.get(narrowest_dtype)
     return (RTOL, ATOL) if rtol is None else (rtol, rtol)
-
-
-def as_float64(array: Array) -> Array:
-    """An array of any dtype of floats in float64; others as they are."""
-    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    return array.astype(np.float64) if is_float else array
 
 
 class _NarrowIsFloat64(TorchFunctionMode):
